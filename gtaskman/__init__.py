@@ -1,0 +1,122 @@
+"""gtaskman: the task manager for gevent.
+
+::
+
+    gtaskman.submit(task).get()
+
+runs ``task`` in a forked worker and waits for its result without blocking the hub. Importing this
+package patches nothing, starts nothing and opens nothing; what is not needed to define a task is
+imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gtaskman._version import __version__
+from gtaskman.config import Configuration
+from gtaskman.context import Current, current
+from gtaskman.default import cancel, configure, map, report, shutdown, submit
+from gtaskman.errors import (
+    Cancelled,
+    ConfigurationError,
+    DuplicateTaskError,
+    ForkedManagerError,
+    FrameError,
+    FrameTooLarge,
+    GTaskmanError,
+    MainGuardError,
+    ManagerStopped,
+    PayloadError,
+    SoftTimeout,
+    StartMethodError,
+    TaskCancelled,
+    TaskDefinitionError,
+    TaskFailed,
+    TaskOptionError,
+    TaskTimedOut,
+    TaskTravelError,
+    WaitTimeout,
+    WorkerCrashed,
+    WouldBlockError,
+)
+from gtaskman.report import Failure, FailureKind, Progress, Report, TaskStatus
+from gtaskman.task import AsyncTask, Task, TaskFunction, task
+
+if TYPE_CHECKING:
+    from gtaskman.handle import TaskHandle
+    from gtaskman.manager import TaskManager
+    from gtaskman.queues import InMemoryTaskQueue, TaskQueue
+    from gtaskman.storages import InMemoryTaskStorage, TaskStorage
+
+__all__ = [
+    "AsyncTask",
+    "Cancelled",
+    "Configuration",
+    "ConfigurationError",
+    "Current",
+    "DuplicateTaskError",
+    "Failure",
+    "FailureKind",
+    "ForkedManagerError",
+    "FrameError",
+    "FrameTooLarge",
+    "GTaskmanError",
+    "InMemoryTaskQueue",
+    "InMemoryTaskStorage",
+    "MainGuardError",
+    "ManagerStopped",
+    "PayloadError",
+    "Progress",
+    "Report",
+    "SoftTimeout",
+    "StartMethodError",
+    "Task",
+    "TaskCancelled",
+    "TaskDefinitionError",
+    "TaskFailed",
+    "TaskFunction",
+    "TaskHandle",
+    "TaskManager",
+    "TaskOptionError",
+    "TaskQueue",
+    "TaskStatus",
+    "TaskStorage",
+    "TaskTimedOut",
+    "TaskTravelError",
+    "WaitTimeout",
+    "WorkerCrashed",
+    "WouldBlockError",
+    "__version__",
+    "cancel",
+    "configure",
+    "current",
+    "map",
+    "report",
+    "shutdown",
+    "submit",
+    "task",
+]
+
+# Whoever only defines tasks, a worker for one, never loads the manager.
+_ON_DEMAND = {
+    "InMemoryTaskQueue": "gtaskman.queues",
+    "InMemoryTaskStorage": "gtaskman.storages",
+    "TaskHandle": "gtaskman.handle",
+    "TaskManager": "gtaskman.manager",
+    "TaskQueue": "gtaskman.queues",
+    "TaskStorage": "gtaskman.storages",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _ON_DEMAND.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

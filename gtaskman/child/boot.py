@@ -1,0 +1,70 @@
+"""What a new process does before its first task, and what it does at its end.
+
+Each line that looks odd has its reason beside it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import setproctitle
+
+_PR_SET_PDEATHSIG = 1
+# Python ignores these two on purpose: a write to a closed pipe shall raise, not kill.
+_KEPT_SIGNALS = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
+ORPHAN = 70  # exit code: the parent was gone before we were up
+
+
+def die_with(parent: int) -> None:
+    """End when the parent does, even in the middle of an endless loop."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        # It died between the fork and the line above.
+        os._exit(ORPHAN)
+
+
+def forget_signals() -> None:
+    """Handlers belong to the process that set them. SIGINT is for the parent to act on."""
+    # A parent's handler writes to its own wake-up pipe, which a fork would share.
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - _KEPT_SIGNALS:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def forget_parent() -> None:
+    """Drop what Python would do at the end on behalf of the parent, and its random state."""
+    atexit._clear()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        # The random module reseeds itself in a fork; numpy's global generator does not.
+        numpy.random.seed()
+
+
+def name_process(title: str) -> None:
+    """What ``ps`` shows."""
+    setproctitle.setproctitle(title)
+
+
+def flush_output() -> None:
+    """Write out what tasks have printed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            pass  # closed or redirected by a task: its own affair
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End without returning into whatever forked us."""
+    atexit._run_exitfuncs()
+    flush_output()
+    os._exit(code)

@@ -1,0 +1,29 @@
+"""A worker that was started by an exec of its own: the start method ``spawn``."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import signal
+from typing import NoReturn
+
+from gtaskman.child import boot, preload
+from gtaskman.child.start import adopt, start_worker
+from gtaskman.wire import control
+
+PIPE_FD, PAGE_FD = 3, 4
+
+
+def main(parent: int, number: int) -> NoReturn:
+    """Import the application, then work on the pipe that we were started with."""
+    boot.die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe = _socket.socket(fileno=PIPE_FD)
+    settings = control.receive_settings(pipe)
+    pipe.detach()
+    adopt(settings)
+    for module in settings.preload:
+        # What fails here fails again, and is told, when a task needs it.
+        preload.load(module, settings.main)
+    os.set_inheritable(PAGE_FD, False)
+    start_worker(number, PIPE_FD, PAGE_FD, settings)

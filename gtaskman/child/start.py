@@ -1,0 +1,38 @@
+"""From a fresh process to a worker: the steps that every start method shares."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from gtaskman.child import boot
+from gtaskman.child.worker import Worker
+from gtaskman.wire.settings import Settings
+from gtaskman.wire.slate import Slate
+
+
+def adopt(settings: Settings) -> None:
+    """See the application's files and arguments as it sees them."""
+    sys.path[:] = settings.path
+    sys.argv[:] = settings.argv
+    try:
+        os.chdir(settings.directory)
+    except OSError:
+        pass  # removed meanwhile: what can be imported without it still can
+
+
+def start_worker(number: int, pipe: int, page: int, settings: Settings) -> NoReturn:
+    """Turn this fresh process into a worker; signals are blocked until it is one."""
+    boot.forget_signals()
+    boot.forget_parent()
+    boot.name_process(f"gtaskman: worker {number} of {settings.title}")
+    if settings.nice:
+        os.nice(settings.nice)
+    os.set_inheritable(pipe, False)
+    slate = Slate(page)
+    os.close(page)
+    worker = Worker(pipe, slate, settings)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    worker.serve()

@@ -1,0 +1,121 @@
+"""The process's default manager: what ``gtaskman.submit`` and its kin use.
+
+It is made on first use, from ``configure`` or the environment variable ``GTASKMAN_URL``, and it
+is per process: a fork makes its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from gevent import monkey
+
+from gtaskman.config import Configuration
+from gtaskman.errors import ConfigurationError
+from gtaskman.process import refuse_at_import
+
+if TYPE_CHECKING:
+    from gtaskman.handle import TaskHandle
+    from gtaskman.manager import TaskManager
+    from gtaskman.report import Report
+
+DEFAULT_URL = "memory://"
+
+_lock = monkey.get_original("_thread", "allocate_lock")()
+_manager: TaskManager | None = None
+_settings: tuple[str | None, Configuration] = (None, Configuration())
+
+
+def configure(url: str | None = None, **options: Any) -> None:
+    """Say how the default manager shall be made: its ``url`` and the fields of Configuration.
+
+    Raises :class:`ConfigurationError` for a bad value, and if the manager is at work already:
+    :func:`shutdown` it first.
+    """
+    global _settings
+    config = Configuration(**options)
+    with _lock:
+        if _manager is not None:
+            raise ConfigurationError(
+                "the default manager is at work already: configure it before the first submit, or"
+                " after gtaskman.shutdown()"
+            )
+        _settings = (url, config)
+
+
+def manager() -> TaskManager:
+    """The process's default manager, made and started if it is not there yet."""
+    found = _manager
+    return found if found is not None else _make()
+
+
+def _make() -> TaskManager:
+    global _manager
+    refuse_at_import()
+    from gtaskman.manager import TaskManager
+
+    with _lock:
+        if _manager is None:
+            url, config = _settings
+            if not _in_main_thread():
+                # The thread may end, and whoever else submits must find a hub that runs.
+                config = config.replace(background=True)
+            made = TaskManager(url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL, config)
+            made.start()
+            _manager = made
+        return _manager
+
+
+def _in_main_thread() -> bool:
+    """Whether this is the main native thread, whichever greenlet of it."""
+    return threading.get_native_id() == os.getpid()
+
+
+def submit(task: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
+    """Submit a task to the default manager; see :meth:`TaskManager.submit`."""
+    return manager().submit(task, *args, **kwargs)
+
+
+def map(
+    function: Callable[[Any], Any],
+    iterable: Iterable[Any],
+    *,
+    chunksize: int | None = None,
+    ordered: bool = True,
+) -> Iterator[Any]:
+    """Call ``function`` with each item in the workers; see :meth:`TaskManager.map`."""
+    return manager().map(function, iterable, chunksize=chunksize, ordered=ordered)
+
+
+def cancel(task_id: str, reason: str | None = None) -> bool:
+    """Ask a task of the default manager to stop; see :meth:`TaskManager.cancel`."""
+    return manager().cancel(task_id, reason)
+
+
+def report(task_id: str) -> Report | None:
+    """How a task of the default manager stands; see :meth:`TaskManager.report`."""
+    return manager().report(task_id)
+
+
+def shutdown(timeout: float | None = None) -> None:
+    """Stop the default manager, if there is one; the next ``submit`` makes a new one."""
+    global _manager
+    with _lock:
+        found, _manager = _manager, None
+    if found is not None:
+        found.stop(timeout)
+
+
+def _after_fork() -> None:
+    global _manager, _lock
+    _manager = None
+    _lock = monkey.get_original("_thread", "allocate_lock")()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(shutdown)

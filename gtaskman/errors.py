@@ -1,0 +1,188 @@
+"""Every error that gtaskman raises, under one root.
+
+Errors of other libraries are translated at the border: whoever catches
+:class:`GTaskmanError` has caught them all, but for :class:`Cancelled`, which is thrown *into*
+a task and, like every request to stop, is no ``Exception``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from greenlet import GreenletExit
+
+if TYPE_CHECKING:
+    from gtaskman.report import Report
+
+
+class GTaskmanError(Exception):
+    """The root of all errors of gtaskman."""
+
+
+# --- what the caller got wrong: raised where the mistake was made --------------------------------
+
+
+class ConfigurationError(GTaskmanError, ValueError):
+    """Raised when a configuration value is unknown, of the wrong type or contradicts another.
+
+    ``field`` names it.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class TaskOptionError(GTaskmanError, ValueError):
+    """Raised when a task is built with a wrong, missing or unknown option.
+
+    ``task`` is the task's name and ``field`` the option's.
+    """
+
+    def __init__(self, message: str, task: str | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.task = task
+        self.field = field
+
+
+class TaskDefinitionError(GTaskmanError, TypeError):
+    """Raised when a function or class cannot be made a task, or two tasks claim one name."""
+
+
+class TaskTravelError(GTaskmanError):
+    """Raised by ``submit`` when a task's code cannot be found again in another process."""
+
+
+class PayloadError(GTaskmanError):
+    """Raised when an argument or a result cannot be encoded, decoded, or is over the limit."""
+
+
+class DuplicateTaskError(GTaskmanError):
+    """Raised by ``submit`` when a task with this id is waiting or running already."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"a task with the id {task_id!r} is waiting or running already;"
+            " wait for it, cancel it, or leave the id out to get a fresh one"
+        )
+        self.id = task_id
+
+
+class MainGuardError(GTaskmanError):
+    """Raised when importing a module starts work in the process that only prepares workers."""
+
+
+# --- what happened to the manager ----------------------------------------------------------------
+
+
+class ManagerStopped(GTaskmanError):
+    """Raised by ``submit`` when the manager is stopping or has stopped."""
+
+
+class ForkedManagerError(GTaskmanError):
+    """Raised when a manager or handle is used in a fork of the process that made it."""
+
+
+class StartMethodError(GTaskmanError):
+    """Raised when the chosen start method is not to be had on this system."""
+
+
+class WouldBlockError(GTaskmanError):
+    """Raised when something that waits is called where nothing can: in a callback of the hub."""
+
+
+class WaitTimeout(GTaskmanError, TimeoutError):
+    """Raised when *the wait* for a task is over. The task itself goes on."""
+
+
+# --- the wire ------------------------------------------------------------------------------------
+
+
+class FrameError(GTaskmanError):
+    """Raised when the bytes on a pipe are no frames of ours."""
+
+
+class FrameTooLarge(FrameError):
+    """Raised when a frame is larger than the limit (``Configuration.max_frame``, bytes)."""
+
+
+# --- how a task ended ----------------------------------------------------------------------------
+
+
+class TaskFailed(GTaskmanError):
+    """Raised by ``TaskHandle.get`` when the task failed.
+
+    ``report`` is its last report; ``exc_type``, ``message`` and ``traceback`` (text, with the
+    frames of the worker) are those of the task's own exception, which is the ``__cause__`` where
+    it could travel.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.report = report
+        self.exc_type: str | None = report.error.exc_type if report.error else None
+        self.message: str = report.error.message if report.error else report.message
+        self.traceback: str | None = report.error.traceback if report.error else None
+
+    def __str__(self) -> str:
+        what = f"{self.exc_type}: {self.message}" if self.exc_type else self.message
+        return f"task {self.report.name} ({self.report.id}) failed: {what}"
+
+
+class WorkerCrashed(TaskFailed):
+    """Raised by ``TaskHandle.get`` when the task's worker process died under it.
+
+    ``exitcode`` (or None), ``signal`` (a name such as ``"SIGKILL"``, or None) and ``reason``,
+    a sentence, say how.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.exitcode: int | None = report.error.exitcode if report.error else None
+        self.signal: str | None = report.error.signal if report.error else None
+        self.reason: str = report.error.message if report.error else ""
+
+    def __str__(self) -> str:
+        return f"task {self.report.name} ({self.report.id}) lost its worker: {self.reason}"
+
+
+class TaskTimedOut(TaskFailed):
+    """Raised by ``TaskHandle.get`` when the task ran longer than its own time limit."""
+
+
+class TaskCancelled(GTaskmanError):
+    """Raised by ``TaskHandle.get`` when the task was cancelled; ``reason`` is the canceller's."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.report = report
+        self.reason: str = report.message
+
+    def __str__(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"task {self.report.name} ({self.report.id}) was cancelled{why}"
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - it carries text, it is never raised
+    """Stands as the cause of a task's exception and prints the frames it had in the worker."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+# --- what is thrown into a task ------------------------------------------------------------------
+
+
+class SoftTimeout(GTaskmanError):
+    """Raised *inside* a task at its soft time limit; it may clean up and still return a value."""
+
+
+class Cancelled(GreenletExit):
+    """Thrown *into* a task that must stop. Clean up and let it pass; who swallows it is killed."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)

@@ -1,0 +1,76 @@
+"""Events: who wants to hear of what, and telling them without ever holding anybody up."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+log = logging.getLogger(__name__)
+
+Callback = Callable[[Any], object]
+
+
+class Events:
+    """Callbacks by the name of an event.
+
+    They are called one after the other, in the order of the events, in a greenlet of their own:
+    one that waits delays the next ones, and nothing else; one that raises is logged.
+    """
+
+    def __init__(self) -> None:
+        self._callbacks: dict[str, list[tuple[Callback, bool]]] = {}
+        self._due: collections.deque[tuple[str, Any]] = collections.deque()
+        self._greenlet: gevent.Greenlet | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anybody listens at all."""
+        return bool(self._callbacks)
+
+    def on(self, event: str, callback: Callback) -> None:
+        """Call ``callback(payload)`` at every ``event``."""
+        self._add(event, callback, once=False)
+
+    def once(self, event: str, callback: Callback) -> None:
+        """Call ``callback(payload)`` at the next ``event`` only."""
+        self._add(event, callback, once=True)
+
+    def off(self, event: str, callback: Callback | None = None) -> None:
+        """Do not call ``callback`` any more (without one: nobody) at ``event``."""
+        left = [
+            (each, once)
+            for each, once in self._callbacks.get(event, ())
+            if callback is not None and each != callback
+        ]
+        if left:
+            self._callbacks[event] = left
+        else:
+            self._callbacks.pop(event, None)
+
+    def emit(self, event: str, payload: Any) -> None:
+        """Tell everybody who listens to ``event``; returns at once."""
+        if event not in self._callbacks:
+            return
+        self._due.append((event, payload))
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._deliver)
+
+    def _add(self, event: str, callback: Callback, once: bool) -> None:
+        if not callable(callback):
+            raise TypeError(f"the callback of {event!r} must be callable, not {callback!r:.80}")
+        self._callbacks[event] = [*self._callbacks.get(event, ()), (callback, once)]
+
+    def _deliver(self) -> None:
+        while self._due:
+            event, payload = self._due.popleft()
+            for callback, once in self._callbacks.get(event, ()):
+                if once:
+                    self.off(event, callback)
+                try:
+                    callback(payload)
+                except Exception:
+                    log.exception("a callback of %r raised; nothing else is disturbed", event)
+        self._greenlet = None

@@ -1,0 +1,93 @@
+"""Annotated fields: what a class declares, and whether a value fits.
+
+Shared by tasks and configurations. It knows types and values, never what they are for: errors
+leave here as :class:`Mismatch` and the caller says whose field it was.
+"""
+
+from __future__ import annotations
+
+import numbers
+import typing
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class Mismatch(ValueError):  # noqa: N818 - private to this package, always translated
+    """Raised when a value does not fit its annotation; the text says what was expected."""
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "<required>"
+
+
+MISSING: Any = _Missing()
+
+
+def declared(cls: type, stop: type) -> dict[str, tuple[Any, Any]]:
+    """The public fields that ``cls`` and its bases below ``stop`` annotate, bases first.
+
+    Gives ``{name: (annotation, default)}`` with ``MISSING`` where there is no default.
+    """
+    hints = hints_of(cls)
+    found: dict[str, tuple[Any, Any]] = {}
+    for base in reversed(cls.__mro__):
+        if not issubclass(base, stop) or base is stop:
+            continue
+        for name in base.__dict__.get("__annotations__", None) or _annotations(base):
+            if name.startswith("_") or typing.get_origin(hints.get(name)) is ClassVar:
+                continue
+            if hints.get(name) is ClassVar:
+                continue
+            found[name] = (hints.get(name, Any), getattr(cls, name, MISSING))
+    return found
+
+
+def _annotations(cls: type) -> typing.Iterable[str]:
+    # From Python 3.14 on, annotations are made when asked for and are not in the class's dict.
+    import inspect
+
+    return inspect.get_annotations(cls)
+
+
+def hints_of(thing: Any) -> dict[str, Any]:
+    """The resolved annotations of a class or function; those that cannot be resolved are Any."""
+    try:
+        return typing.get_type_hints(thing, include_extras=True)
+    except Exception:
+        # A name that exists for type checkers only: no reason to refuse the task.
+        return {}
+
+
+def conform(value: Any, annotation: Any) -> Any:
+    """``value`` as ``annotation`` wants it (an int for a float becomes one).
+
+    Raises :class:`Mismatch` if it does not fit. What cannot be checked is let through.
+    """
+    if annotation is Any:
+        return value
+    if isinstance(annotation, type) and _is_instance(value, annotation):
+        return value
+    if annotation in (int, float) and isinstance(value, numbers.Real):
+        return _as_number(value, annotation)
+    try:
+        return msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        raise Mismatch(str(error)) from None
+    except TypeError:
+        return value
+
+
+def _is_instance(value: Any, cls: type) -> bool:
+    try:
+        return isinstance(value, cls)
+    except TypeError:
+        return False
+
+
+def _as_number(value: Any, kind: type) -> Any:
+    number = kind(value)
+    if number != value:
+        raise Mismatch(f"Expected `{kind.__name__}`, got `{value!r}`")
+    return number

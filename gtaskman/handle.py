@@ -1,0 +1,203 @@
+"""``TaskHandle``: the future of a task, and what the caller holds of it."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import pickle
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from gtaskman.errors import (
+    RemoteTraceback,
+    TaskCancelled,
+    TaskFailed,
+    TaskTimedOut,
+    WaitTimeout,
+    WorkerCrashed,
+)
+from gtaskman.latch import Latch, check_owner
+from gtaskman.report import FailureKind, Report, TaskStatus
+
+if TYPE_CHECKING:
+    from gtaskman.job import Job
+    from gtaskman.manager import TaskManager
+
+log = logging.getLogger(__name__)
+
+_FAILURES = {
+    FailureKind.ERROR: TaskFailed,
+    FailureKind.CRASH: WorkerCrashed,
+    FailureKind.TIMEOUT: TaskTimedOut,
+}
+
+
+class TaskHandle(Latch):
+    """The future of a submitted task.
+
+    It can be waited for from any greenlet and any native thread, and by ``gevent.wait``,
+    ``gevent.iwait`` and ``gevent.joinall``.
+    """
+
+    __slots__ = ("_exception", "_feeds", "_job", "_manager", "_report", "id")
+
+    def __init__(self, task_id: str, manager: TaskManager) -> None:
+        self._opened = False
+        self._waiters = None
+        self.id = task_id
+        self._manager = manager
+        self._job: Job | None = None
+        self._report: Report | None = None
+        self._exception: bytes | None = None
+        self._feeds: list[ProgressFeed] | None = None
+
+    # --- what the caller asks
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The task's result; waits for it at most ``timeout`` seconds (for ever if None).
+
+        Raises :class:`TaskFailed` or its subclasses :class:`WorkerCrashed` and
+        :class:`TaskTimedOut` if the task failed, :class:`TaskCancelled` if it was cancelled, and
+        ``TimeoutError`` if the wait is over before the task is, which goes on.
+        """
+        if not self._opened and not self.wait(timeout):
+            raise WaitTimeout(
+                f"task {self.report.name} ({self.id}) has not ended within {timeout} s: it is"
+                f" {self.report.status.value} and goes on"
+            )
+        report = self._report
+        assert report is not None
+        if report.status is TaskStatus.COMPLETED:
+            return report.result
+        raise self._error(report)
+
+    def successful(self) -> bool:
+        """Whether it has ended with a result."""
+        return self._report is not None and self._report.status is TaskStatus.COMPLETED
+
+    @property
+    def report(self) -> Report:
+        """How the task stands right now."""
+        if self._report is not None:
+            return self._report
+        assert self._job is not None
+        return self._job.report()
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What ``get`` would raise, or None."""
+        report = self._report
+        if report is None or report.status is TaskStatus.COMPLETED:
+            return None
+        return self._error(report)
+
+    def progress(self) -> Iterator[Report]:
+        """The task's reports from now on as they come; the last one ends it."""
+        feed = ProgressFeed(self)
+        if self._report is not None:
+            feed.push(self._report)
+        else:
+            self._feeds = [*(self._feeds or ()), feed]
+            if self._report is not None:  # it settled in another thread meanwhile
+                feed.push(self._report)
+        return feed
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """Ask the task to stop, whether it waits or runs.
+
+        Gives False if it has ended already. A running task may still end in its own way before
+        it is stopped: ``get`` and ``report`` say how it went.
+        """
+        return self._manager.cancel(self.id, reason) if not self._opened else False
+
+    def _error(self, report: Report) -> BaseException:
+        if report.status is TaskStatus.CANCELLED:
+            return TaskCancelled(report)
+        kind = report.error.kind if report.error else FailureKind.ERROR
+        error = _FAILURES[kind](report)
+        error.__cause__ = self._cause(report)
+        return error
+
+    def _cause(self, report: Report) -> BaseException | None:
+        text = RemoteTraceback(report.traceback) if report.traceback else None
+        if self._exception is None:
+            return text
+        try:
+            cause = pickle.loads(self._exception)
+        except Exception:
+            # It could be pickled where it was raised, and cannot be rebuilt here: the text stands.
+            return text
+        if isinstance(cause, BaseException):
+            cause.__cause__ = text
+            return cause
+        return text
+
+    # --- what the manager does
+
+    def follow(self, job: Job) -> None:
+        """Stand for this job until it is settled."""
+        self._job = job
+
+    def settle(self, report: Report, exception: bytes | None = None) -> None:
+        """The task has ended."""
+        self._exception = exception
+        self._report = report
+        self._job = None
+        if self._feeds is not None:
+            self.tell(report)
+        self.open()
+
+    def tell(self, report: Report) -> None:
+        """The task has made progress."""
+        for feed in self._feeds or ():
+            feed.push(report)
+
+    # --- waits that would never end
+
+    def _about_to_wait(self) -> None:
+        check_owner(self._manager.pid, f"task {self.id}")
+
+    def _stalled(self) -> None:
+        """A native thread waits: say so if the hub that must serve it does not run."""
+        if self._manager.is_stalled():
+            log.warning(
+                "task %s: this thread waits for a manager whose hub does not run. The thread that"
+                " made the manager must run its hub (wait cooperatively), or give the manager a"
+                " thread of its own: Configuration(background=True)",
+                self.id,
+            )
+
+    def __repr__(self) -> str:
+        report = self.report
+        return f"<TaskHandle {report.name} {self.id} {report.status.value}>"
+
+
+_KEPT = 1024  # reports that a slow reader of progress is owed at most
+
+
+class ProgressFeed(Iterator[Report]):
+    """The reports of one task, for one reader."""
+
+    def __init__(self, handle: TaskHandle) -> None:
+        self._handle = handle
+        self._reports: collections.deque[Report] = collections.deque(maxlen=_KEPT)
+        self._news = Latch()
+        self._ended = False
+
+    def push(self, report: Report) -> None:
+        """One more report."""
+        self._reports.append(report)
+        self._news.open()
+
+    def __next__(self) -> Report:
+        while not self._reports:
+            if self._ended:
+                raise StopIteration
+            self._handle._about_to_wait()
+            self._news.wait()
+            self._news = Latch()
+        report = self._reports.popleft()
+        if report.finished:
+            self._ended = True
+            self._reports.clear()
+        return report

@@ -1,0 +1,158 @@
+"""``Job``: a task on its way through a manager, with all that is known of it so far.
+
+The one mutable record of a task: the queue, the manager and the pool hand it on and each notes
+its part. Everybody else sees the immutable reports that are made of it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from gtaskman.report import DEFAULT_TARGET, Failure, Report, TaskStatus
+from gtaskman.task import Definition
+from gtaskman.wire.messages import Why
+from gtaskman.wire.payload import Payload
+
+if TYPE_CHECKING:
+    from gtaskman.handle import TaskHandle
+    from gtaskman.pool.worker import Worker
+
+# A wall clock for times that workers tell on the monotonic one.
+_EPOCH = time.time() - time.monotonic()
+OVERHEAD = 1024  # bytes that a waiting task takes beside its payload, roughly
+
+
+class Job:
+    """One task between ``submit`` and its last report."""
+
+    # What most tasks never change stands here, so that making a job costs six stores.
+    number = 0  # this run's, on the pipe; 0 while it is in no worker
+    worker: Worker | None = None
+    attempt = 1
+    crashes = 0
+    revision = 0
+    flags = 0  # messages.CHUNK for a chunk of a map
+    completed: float = 0
+    target: float = DEFAULT_TARGET
+    message = ""
+    started_at: float | None = None
+    stop: Why | None = None  # it was asked to stop, and why
+    stop_reason = ""
+    withdrawn = False  # cancelled while it waited: whoever finds it in a queue drops it
+    processing = False  # everybody has been told that it runs
+
+    def __init__(
+        self, task_id: str, definition: Definition, payload: Payload, handle: TaskHandle
+    ) -> None:
+        self.id = task_id
+        self.definition = definition
+        self.payload = payload
+        self.handle = handle
+        self.created_at = time.time()
+        # Bytes of memory that it takes while it waits.
+        self.cost = OVERHEAD + (payload.size if payload.buffers else len(payload.body))
+
+    @property
+    def running(self) -> bool:
+        """Whether its worker is at it right now."""
+        worker = self.worker
+        return worker is not None and (
+            self.processing or self.definition.is_async or worker.running_number() == self.number
+        )
+
+    def report(self) -> Report:
+        """How it stands; the next revision."""
+        self.revision += 1
+        running = self.running
+        definition = self.definition
+        return Report(
+            self.id,
+            definition.name,
+            definition.kind,
+            TaskStatus.PROCESSING if running else TaskStatus.WAITING,
+            self.created_at,
+            self.message,
+            self.completed,
+            self.target,
+            started_at=self.started_at,
+            attempt=self.attempt,
+            worker=self.worker.pid if running and self.worker else None,
+            revision=self.revision,
+        )
+
+    def note_progress(self, completed: float, target: float, message: str) -> None:
+        """The task has written with its pen."""
+        self.completed, self.target, self.message = completed, target, message
+
+    def begin_again(self) -> None:
+        """It goes back to a queue: nothing of the run that ended is left."""
+        self.number = 0
+        self.worker = None
+        self.stop = None
+        self.started_at = None
+        self.processing = False
+        self.completed, self.target, self.message = 0, DEFAULT_TARGET, ""
+
+    def completed_report(self, result: Any, size: int, started: float, ended: float) -> Report:
+        """Its last report: it returned ``result``. Times are monotonic, as the worker told them."""
+        self.revision += 1
+        definition = self.definition
+        worker = self.worker
+        return Report(
+            self.id,
+            definition.name,
+            definition.kind,
+            TaskStatus.COMPLETED,
+            self.created_at,
+            self.message,
+            self.target,
+            self.target,
+            result,
+            None,
+            started + _EPOCH,
+            ended + _EPOCH,
+            self.attempt,
+            worker.pid if worker is not None else None,
+            self.revision,
+            size,
+        )
+
+    def failed_report(self, failure: Failure, started: float | None, ended: float) -> Report:
+        """Its last report: it failed."""
+        return self._last(TaskStatus.FAILED, failure.message, failure, started, ended)
+
+    def cancelled_report(self, started: float | None, ended: float) -> Report:
+        """Its last report: it was cancelled."""
+        return self._last(TaskStatus.CANCELLED, self.stop_reason, None, started, ended)
+
+    def _last(
+        self,
+        status: TaskStatus,
+        message: str,
+        failure: Failure | None,
+        started: float | None,
+        ended: float,
+    ) -> Report:
+        self.revision += 1
+        return Report(
+            self.id,
+            self.definition.name,
+            self.definition.kind,
+            status,
+            self.created_at,
+            message,
+            self.completed,
+            self.target,
+            error=failure,
+            started_at=wall(started) if started else self.started_at,
+            finished_at=wall(ended),
+            attempt=self.attempt,
+            worker=self.worker.pid if self.worker is not None else None,
+            revision=self.revision,
+        )
+
+
+def wall(monotonic: float) -> float:
+    """A monotonic time as seconds since the epoch."""
+    return monotonic + _EPOCH

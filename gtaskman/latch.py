@@ -1,0 +1,206 @@
+"""``Latch``: something that happens once, and can be waited for from anywhere.
+
+From greenlets of any hub, from native threads with and without a hub, and by ``gevent.wait`` and
+its kin. It is the future under a task's handle, so a wait that finds it open costs nothing, and
+one that does not costs one switch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gevent import getcurrent, monkey
+from gevent._hub_local import get_hub_if_exists
+
+from gtaskman.errors import ForkedManagerError, WouldBlockError
+
+_allocate_lock = monkey.get_original("_thread", "allocate_lock")
+# Guards the lists of waiters of all latches: held for an append or a swap, never longer.
+_guard = _allocate_lock()
+
+
+class _Greenlet:
+    """A greenlet that waits. A wake-up that comes late finds nobody."""
+
+    __slots__ = ("greenlet", "hub")
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self.greenlet = getcurrent()
+
+    def switch(self) -> None:
+        if self.greenlet is not None:
+            self.greenlet.switch()
+
+    def wake(self, here: Any) -> None:
+        hub = self.hub
+        if hub is not here:
+            hub.loop.run_callback_threadsafe(self.switch)
+        elif getcurrent() is hub:
+            self.switch()
+        else:
+            hub.loop.run_callback(self.switch)
+
+
+class _Thread:
+    """A native thread without a hub that waits."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = _allocate_lock()
+        self.lock.acquire()
+
+    def wake(self, _here: Any) -> None:
+        self.lock.release()
+
+
+class _Link:
+    """A callback of ``rawlink``, which is called in its own hub."""
+
+    __slots__ = ("callback", "hub", "latch")
+
+    def __init__(self, hub: Any, callback: Callable[[Any], object], latch: Latch) -> None:
+        self.hub, self.callback, self.latch = hub, callback, latch
+
+    def call(self) -> None:
+        if self.callback is not None:
+            self.callback(self.latch)
+
+    def wake(self, here: Any) -> None:
+        if self.hub is here:
+            self.hub.loop.run_callback(self.call)
+        else:
+            self.hub.loop.run_callback_threadsafe(self.call)
+
+
+class Latch:
+    """Closed until :meth:`open`, and open for ever after."""
+
+    __slots__ = ("__weakref__", "_opened", "_waiters")
+
+    def __init__(self) -> None:
+        self._opened = False
+        self._waiters: list[Any] | None = None
+
+    def open(self) -> None:
+        """Open it and wake whoever waits."""
+        self._opened = True
+        # Who adds itself after this line finds it open and does not wait.
+        if self._waiters is not None:
+            with _guard:
+                waiters, self._waiters = self._waiters, None
+            here = get_hub_if_exists()
+            for waiter in waiters:
+                waiter.wake(here)
+
+    def done(self) -> bool:
+        """Whether it has happened."""
+        return self._opened
+
+    ready = done  # the name that gevent's own futures use
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is open, at most ``timeout`` seconds; gives whether it is.
+
+        Raises :class:`WouldBlockError` in a callback of the hub, where nothing can wait.
+        """
+        if self._opened:
+            return True
+        self._about_to_wait()
+        hub = get_hub_if_exists()
+        if hub is None:
+            return self._wait_in_thread(timeout)
+        if getcurrent() is hub:
+            raise WouldBlockError(
+                "this would wait in a callback of the hub, where nothing can wait:"
+                " do it in a greenlet (gevent.spawn)"
+            )
+        return self._wait_in_greenlet(hub, timeout)
+
+    def _about_to_wait(self) -> None:
+        """For subclasses: the last chance to say that this would never end."""
+
+    def _stalled(self) -> None:
+        """For subclasses: a native thread has waited for a while."""
+
+    def _wait_in_greenlet(self, hub: Any, timeout: float | None) -> bool:
+        waiter = _Greenlet(hub)
+        timer = None
+        self._add(waiter)
+        try:
+            if timeout is not None:
+                timer = hub.loop.timer(max(timeout, 0))
+                timer.start(waiter.switch)
+            while not self._opened:
+                hub.switch()
+                if timer is not None and not timer.active and not timer.pending:
+                    break
+        finally:
+            waiter.greenlet = None
+            if timer is not None:
+                timer.close()
+            if not self._opened:
+                self._remove(waiter)
+        return self._opened
+
+    def _wait_in_thread(self, timeout: float | None) -> bool:
+        waiter = _Thread()
+        end = None if timeout is None else time.monotonic() + timeout
+        self._add(waiter)
+        while not self._opened:
+            left = _PATIENCE if end is None else min(_PATIENCE, end - time.monotonic())
+            if left <= 0 or (not waiter.lock.acquire(True, left) and left < _PATIENCE):
+                break
+            if not self._opened:
+                self._stalled()
+        if not self._opened:
+            self._remove(waiter)
+        return self._opened
+
+    def _add(self, waiter: Any) -> None:
+        with _guard:
+            if self._waiters is None:
+                self._waiters = [waiter]
+            else:
+                self._waiters.append(waiter)
+        if self._opened:
+            # It opened while we added ourselves, and may not have seen us.
+            self.open()
+
+    def _remove(self, waiter: Any) -> None:
+        with _guard:
+            if self._waiters is not None and waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._waiters = self._waiters or None
+
+    # --- gevent's protocol of things that can be waited for
+
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """Call ``callback(self)`` in this thread's hub once it is open."""
+        from gevent import get_hub
+
+        self._add(_Link(get_hub(), callback, self))
+
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """Take a :meth:`rawlink` back."""
+        with _guard:
+            for waiter in self._waiters or ():
+                if isinstance(waiter, _Link) and waiter.callback == callback:
+                    self._waiters = [w for w in self._waiters or () if w is not waiter] or None
+                    return
+
+
+_PATIENCE = 5.0  # seconds after which a waiting native thread looks around
+
+
+def check_owner(pid: int, what: str) -> None:
+    """Raise :class:`ForkedManagerError` in a fork of the process ``pid``."""
+    if os.getpid() != pid:
+        raise ForkedManagerError(
+            f"{what} belongs to process {pid}, of which this one is a fork: its workers report"
+            " there. Make a manager of your own in this process; gtaskman.submit does so by itself"
+        )

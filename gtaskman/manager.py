@@ -1,0 +1,697 @@
+"""The manager: takes tasks from a queue, gives them to the pool, tells everybody how they went.
+
+::
+
+    submit -> queue -> _pump: plan, claim, dispatch -> pool
+    handle <- events, storage <- _finish <- on_completed, on_failed, on_stopped <- pool
+
+All of it happens on one hub: that of the thread that starts the manager, or one of its own
+(``Configuration(background=True)``). Other threads hand their calls over to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+import gevent
+import msgspec
+from gevent import getcurrent, monkey
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import get_hub
+
+from gtaskman import mapping, queues, storages
+from gtaskman.config import Configuration
+from gtaskman.errors import (
+    DuplicateTaskError,
+    GTaskmanError,
+    ManagerStopped,
+    PayloadError,
+    TaskDefinitionError,
+    TaskOptionError,
+)
+from gtaskman.events import Callback, Events
+from gtaskman.handle import TaskHandle
+from gtaskman.job import Job
+from gtaskman.latch import Latch, check_owner
+from gtaskman.pool.pool import Pool
+from gtaskman.process import refuse_at_import
+from gtaskman.queues import TaskQueue
+from gtaskman.report import Failure, FailureKind, Report, TaskStatus
+from gtaskman.storages import TaskStorage
+from gtaskman.task import Definition, Task, TaskFunction, fresh_id, name_of
+from gtaskman.wire import messages
+from gtaskman.wire.messages import Why
+from gtaskman.wire.payload import Payload, encode_arguments
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
+_STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
+STOPPED = "the manager was stopped"
+_EVENTS = {
+    TaskStatus.COMPLETED: "task-completed",
+    TaskStatus.FAILED: "task-failed",
+    TaskStatus.CANCELLED: "task-cancelled",
+}
+
+
+class _State(enum.Enum):
+    NEW = enum.auto()  # start() moves it on
+    RUNNING = enum.auto()  # takes tasks; stop() moves it on
+    STOPPING = enum.auto()  # takes none, finishes or cancels what it has
+    STOPPED = enum.auto()  # final: every handle is settled, every worker gone
+    FORKED = enum.auto()  # final: a copy in a fork of the process that it belongs to
+
+
+class TaskManager:
+    """Runs tasks in the workers of its pool.
+
+    ``queue`` and ``storage`` are objects or URLs (``"memory://"``), ``config`` a
+    :class:`Configuration`. As a context manager it starts on the way in and stops on the way out.
+    Raises :class:`ConfigurationError` for an URL that leads nowhere.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue | str = "memory://",
+        config: Configuration | None = None,
+        storage: TaskStorage | str | None = None,
+    ) -> None:
+        self.config = config if config is not None else Configuration()
+        self.queue = queues.connect(queue)
+        self.storage = storages.connect(storage, self.config)
+        self.pid = os.getpid()
+        self.events = Events()
+        self._state = _State.NEW
+        self._hub: Any = None
+        self._loop: Any = None
+        self._pool: Pool | None = None
+        self._keeper: Any = None  # keeps the loop alive while there are tasks, and only then
+        self._jobs: dict[str, Job] = {}
+        self._definitions: weakref.WeakKeyDictionary[Any, Definition] = weakref.WeakKeyDictionary()
+        self._known: set[int] = set()  # numbers of definitions whose code is known to travel
+        self._counts = dict.fromkeys(_EVENTS, 0)
+        self._total = 0
+        self._pending = 0  # bytes of the tasks that wait
+        self._ebb: Latch | None = None  # opens when enough of them have gone
+        self._pumping = False
+        self._pump_due = False
+        self._ready = Latch()
+        self._drained: Latch | None = None
+        self._stopped = Latch()
+        self._asked = self._answered = 0.0  # by other threads, whether our hub runs
+        self.queue.on_available(self._on_available)
+
+    # --- life
+
+    def start(self) -> TaskManager:
+        """Start the workers that are always there; returns at once. A second start does nothing.
+
+        Raises :class:`StartMethodError` where workers cannot be started at all, and
+        :class:`ManagerStopped` after a stop.
+        """
+        if self._state is _State.RUNNING:
+            return self
+        refuse_at_import()
+        self._check_usable()
+        if self.config.background:
+            self._start_in_background()
+        else:
+            self._set_up()
+        return self
+
+    def _set_up(self) -> None:
+        self._hub = get_hub()
+        self._loop = self._hub.loop
+        self._pool = Pool(self.config, self._loop, self)
+        self._keeper = self._loop.async_()
+        self._state = _State.RUNNING
+        _running.add(self)
+        self._pool.start()
+        if not self.config.min_processes:
+            self._on_ready()
+
+    def _start_in_background(self) -> None:
+        started, errors = Latch(), []
+
+        def run() -> None:
+            try:
+                self._set_up()
+            except BaseException as error:
+                errors.append(error)
+                self._stopped.open()
+            started.open()
+            self._stopped.wait()
+            get_hub().destroy(destroy_loop=True)
+
+        # The original: a patched one would be a greenlet on the caller's hub.
+        monkey.get_original("_thread", "start_new_thread")(run, ())
+        started.wait()
+        if errors:
+            self._stopped = Latch()
+            raise errors[0]
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Wait until a first worker is ready; gives whether one is."""
+        return self._ready.wait(timeout)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Let tasks finish for ``timeout`` seconds, then cancel them, then kill what is left.
+
+        Returns when every handle is settled and every worker gone. ``None`` stands for
+        ``Configuration.stop_timeout``. A manager that was never started, or stopped before, is no
+        error.
+        """
+        if self._state is _State.FORKED:
+            return
+        if self._state is _State.NEW:
+            self._state = _State.STOPPED
+            self._stopped.open()
+            return
+        if self._is_here():
+            self._stop_here(timeout)
+            return
+        done = Latch()
+        self._loop.run_callback_threadsafe(self._stop_for_other, timeout, done)
+        done.wait()
+
+    def _stop_for_other(self, timeout: float | None, done: Latch) -> None:
+        gevent.spawn(self._stop_here, timeout).link(lambda _: done.open())
+
+    def _stop_here(self, timeout: float | None) -> None:
+        if self._state is not _State.RUNNING:
+            self._stopped.wait()
+            return
+        self._state = _State.STOPPING
+        self._keep_alive()
+        assert self._pool is not None
+        if not self._drain(self.config.stop_timeout if timeout is None else timeout):
+            for job in list(self._jobs.values()):
+                self._cancel_here(job, STOPPED)
+            self._drain(self.config.kill_grace)
+        self._pool.close(self.config.kill_grace)
+        for job in list(self._jobs.values()):
+            job.stop_reason = STOPPED
+            self.on_stopped(job, 0.0, time.monotonic())
+        self._state = _State.STOPPED
+        _running.discard(self)
+        self._keeper.close()
+        self._stopped.open()
+
+    def _drain(self, timeout: float) -> bool:
+        """Wait until nothing is left to do; whether that came to be."""
+        if not self._jobs:
+            return True
+        self._drained = Latch()
+        return self._drained.wait(timeout)
+
+    def __enter__(self) -> TaskManager:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # After an error nobody waits for results any more.
+        self.stop(0 if exc_type is not None else None)
+
+    def _check_usable(self) -> None:
+        if self._state is _State.FORKED:
+            check_owner(self.pid, "this manager")
+        if self._state in (_State.STOPPING, _State.STOPPED):
+            raise ManagerStopped("this manager was stopped and takes no more tasks: make a new one")
+
+    def forget(self) -> None:
+        """In a fork of the process: be a mere copy, and disturb the original in nothing."""
+        self._state = _State.FORKED
+        self._pump_due = True  # a pump that was scheduled, or will be, finds nothing to do
+        if self._pool is not None:
+            self._pool.forget()
+
+    # --- submitting
+
+    def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
+        """Submit a task: a task function or any callable with its arguments, or a task object.
+
+        Returns at once, but waits cooperatively while more than
+        ``Configuration.max_pending_bytes`` wait already. Raises :class:`TaskOptionError`,
+        :class:`TaskTravelError`, :class:`PayloadError`, :class:`DuplicateTaskError` or
+        :class:`ManagerStopped` here, where the mistake was made.
+        """
+        if type(task) is TaskFunction:
+            task.check(args, kwargs)
+            return self._submit(fresh_id(), task.definition, args, kwargs)
+        if isinstance(task, Task):
+            if args or kwargs:
+                raise TaskOptionError(
+                    f"{task.definition.name} is a task that was built with its options: submit it"
+                    " without further arguments",
+                    task.definition.name,
+                )
+            return self._submit(task.id, task.definition, *task.arguments())
+        return self._submit(fresh_id(), self.definition_of(task), args, kwargs)
+
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        *,
+        chunksize: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[Any]:
+        """Call ``function`` with each item, in the workers; gives an iterator of the results.
+
+        Items are taken from ``iterable`` only as fast as results are taken from the iterator, with
+        a bounded number in flight. ``chunksize`` items travel and run together (1 if None), which
+        pays for tiny calls; limits such as ``timeout`` then hold for the chunk. With
+        ``ordered=False`` results come as they are ready. The first failure is raised, and what is
+        still on its way is cancelled.
+        """
+        return mapping.run(self, function, iterable, chunksize, ordered)
+
+    def definition_of(self, function: Any) -> Definition:
+        """The definition of a task function, or of any callable under default options."""
+        if isinstance(function, TaskFunction):
+            return function.definition
+        try:
+            known = self._definitions.get(function)
+        except TypeError:
+            known = None  # neither hashed nor weakly referred to: defined anew each time
+        if known is not None:
+            return known
+        if not callable(function) or (isinstance(function, type) and issubclass(function, Task)):
+            raise TaskDefinitionError(
+                f"submit takes a task, a task function or a callable, not {function!r:.80}"
+                + ("; build it with its options first" if isinstance(function, type) else "")
+            )
+        definition = Definition(name=name_of(function), kind="sync", target=function)
+        with contextlib.suppress(TypeError):
+            self._definitions[function] = definition
+        return definition
+
+    def submit_chunk(self, definition: Definition, items: list[Any]) -> TaskHandle:
+        """Submit one chunk of a :meth:`map`: the function is called with each of ``items``."""
+        return self._submit(fresh_id(), definition, (items,), {}, messages.CHUNK)
+
+    def _submit(
+        self,
+        task_id: str,
+        definition: Definition,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        flags: int = 0,
+    ) -> TaskHandle:
+        if self._state is not _State.RUNNING:
+            self.start()
+        if definition.number not in self._known:
+            self._make_known(definition)
+        payload = self._encode(definition, args, kwargs)
+        handle = TaskHandle(task_id, self)
+        job = Job(task_id, definition, payload, handle)
+        if flags:
+            job.flags = flags
+        handle.follow(job)
+        if self._jobs.setdefault(task_id, job) is not job:
+            raise DuplicateTaskError(task_id)
+        if get_hub_if_exists() is self._hub:
+            self._accept(job)
+        else:
+            self._loop.run_callback_threadsafe(self._accept, job)
+        if self._pending > self.config.max_pending_bytes:
+            self._await_ebb()
+        return handle
+
+    def _make_known(self, definition: Definition) -> None:
+        if definition.kind == "service":
+            raise TaskDefinitionError(
+                f"{definition.name} is a service, which runs for ever: give it to a ServiceManager"
+            )
+        assert self._pool is not None
+        if self._is_here():
+            self._pool.prepare(definition)
+        else:
+            self._in_hub(lambda: self._pool and self._pool.prepare(definition))
+        self._known.add(definition.number)
+
+    def _encode(
+        self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Payload:
+        try:
+            return encode_arguments(args, kwargs, self.config.max_frame)
+        except PayloadError as error:
+            raise PayloadError(
+                f"the arguments of {definition.name} cannot travel: {error}"
+            ) from error.__cause__
+
+    def _accept(self, job: Job) -> None:
+        """Take a job in; on our hub."""
+        if self._state is not _State.RUNNING:
+            job.stop_reason = STOPPED
+            self.on_stopped(job, 0.0, time.monotonic())
+            return
+        self._total += 1
+        self._pending += job.cost
+        if len(self._jobs) == 1:
+            self._keep_alive()
+        self.storage.insert(job.report())
+        self.queue.enqueue(job)
+
+    def _await_ebb(self) -> None:
+        """Too much waits: so does whoever adds to it, unless that is a callback of a hub."""
+        while self._pending > self.config.max_pending_bytes and self._state is _State.RUNNING:
+            if getcurrent() is get_hub_if_exists():
+                return
+            ebb = self._ebb
+            if ebb is None or ebb.done():
+                ebb = self._ebb = Latch()
+            ebb.wait()
+
+    # --- the pump
+
+    def _on_available(self) -> None:
+        """Something waits: hand it over now if a worker is idle, else when the loop turns."""
+        if self._pump_due or self._pumping:
+            return
+        assert self._pool is not None
+        if self._pool.has_idle:
+            self._pump()
+        else:
+            self._pump_due = True
+            self._loop.run_callback(self._pump_when_due)
+
+    def _pump_when_due(self) -> None:
+        self._pump_due = False
+        self._pump()
+
+    def on_capacity(self) -> None:
+        """The pool may have room for more."""
+        self._pump()
+        if not self._ready.done() and self._pool is not None and self._pool.has_open:
+            self._on_ready()
+
+    def _pump(self) -> None:
+        """Move what waits to where it can run."""
+        pool = self._pool
+        if self._pumping or pool is None or self._state is _State.FORKED:
+            return
+        self._pumping = True
+        try:
+            sync, asyncs = self.queue.waiting()
+            if not sync and not asyncs:
+                pool.rest()
+                return
+            plan = pool.plan(sync, asyncs)
+            count_sync, count_async = plan.total_sync, plan.total_async
+            taken = 0
+            if count_sync or count_async:
+                jobs = self.queue.claim(count_sync, count_async)
+                taken = len(jobs)
+                for job in jobs:
+                    self._pending -= job.cost
+                pool.dispatch(plan, self._without_broken(jobs) if pool.broken else jobs)
+            pool.follow(plan, sync + asyncs - taken)
+        finally:
+            self._pumping = False
+        if self._ebb is not None and self._pending <= self.config.max_pending_bytes:
+            ebb, self._ebb = self._ebb, None
+            ebb.open()
+
+    def _without_broken(self, jobs: list[Job]) -> list[Job]:
+        assert self._pool is not None
+        sound = []
+        for job in jobs:
+            why = self._pool.broken.get(job.definition.module)
+            if why is None:
+                sound.append(job)
+            else:
+                self._fail(job, why)
+        return sound
+
+    def _on_ready(self) -> None:
+        self._ready.open()
+        self.events.emit("init", self)
+
+    # --- what the pool tells
+
+    def on_started(self, job: Job) -> None:
+        """The job runs, and not for a mere moment."""
+        job.processing = True
+        self.storage.update(job.report())
+
+    def on_progress(self, job: Job) -> None:
+        """The task has written with its pen."""
+        report = job.report()
+        self.storage.update(report)
+        job.handle.tell(report)
+        if self.events:
+            self._emit("task-progress", report)
+
+    def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
+        """The task has returned."""
+        self._finish(job, job.completed_report(result, size, started, ended), None)
+
+    def on_stopped(self, job: Job, started: float, ended: float) -> None:
+        """The task was cancelled."""
+        self._finish(job, job.cancelled_report(started or None, ended), None)
+
+    def on_failed(
+        self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float
+    ) -> None:
+        """The task has failed: it tries again, or that was it."""
+        if self._may_try_again(job, failure):
+            job.attempt += 1
+            job.begin_again()
+            self._pending += job.cost
+            self.storage.update(job.report())
+            self.queue.retry(job)
+            self._on_available()
+            return
+        if job.crashes > 1:
+            failure = msgspec.structs.replace(
+                failure,
+                message=f"{failure.message}; it has taken {job.crashes} workers with it, and is"
+                " given up as poison",
+            )
+        self._finish(job, job.failed_report(failure, started or None, ended), exception)
+
+    def _may_try_again(self, job: Job, failure: Failure) -> bool:
+        definition = job.definition
+        most = definition.max_crashes or self.config.max_crashes
+        if failure.kind is FailureKind.CRASH and job.crashes >= most:
+            return False
+        return job.attempt <= definition.retries and self._state is _State.RUNNING
+
+    def on_returned(self, jobs: list[Job]) -> None:
+        """They wait again."""
+        if self._state is _State.STOPPED:
+            return
+        for job in jobs:
+            self._pending += job.cost
+            self.storage.update(job.report())
+        self.queue.refund(jobs)
+
+    def on_unable(self, why: str) -> None:
+        """Workers cannot be started: who waits for one must not wait for ever."""
+        assert self._pool is not None
+        broken = self._pool.broken
+        kept = []
+        for job in self.queue.drop():
+            self._pending -= job.cost
+            if broken and job.definition.module not in broken:
+                kept.append(job)
+            else:
+                self._fail(job, why)
+        for job in kept:
+            self._pending += job.cost
+            self.queue.enqueue(job)
+
+    def _fail(self, job: Job, why: str) -> None:
+        failure = Failure(FailureKind.CRASH, why)
+        self._finish(job, job.failed_report(failure, None, time.monotonic()), None)
+
+    def _finish(self, job: Job, report: Report, exception: bytes | None) -> None:
+        """A task has come to its end: once, and everybody is told."""
+        if self._jobs.pop(job.id, None) is None:
+            return
+        self.queue.settle(job)
+        self.storage.update(report)
+        self._counts[report.status] += 1
+        if self.events:
+            self._emit(_EVENTS[report.status], report)
+        if not self._jobs:
+            self._keeper.stop()
+            if self._drained is not None:
+                self._drained.open()
+        job.handle.settle(report, exception)
+
+    def _emit(self, event: str, report: Report) -> None:
+        self.events.emit(event, report)
+        self.events.emit(f"{event}-{report.id}", report)
+
+    # --- asking and telling
+
+    def cancel(self, task_id: str, reason: str | None = None) -> bool:
+        """Ask a task to stop, whether it waits or runs; False if no such task waits or runs."""
+        job = self._jobs.get(task_id)
+        if job is None:
+            return False
+        why = reason or ""
+        if self._is_here():
+            return self._cancel_here(job, why)
+        return self._in_hub(lambda: self._cancel_here(job, why))
+
+    def _cancel_here(self, job: Job, reason: str) -> bool:
+        if self._jobs.get(job.id) is not job:
+            return False
+        job.stop_reason = reason
+        if job.number:
+            assert self._pool is not None
+            self._pool.cancel(job, Why.CANCELLED)
+            return True
+        if self.queue.cancel(job.id) is not None:
+            self._pending -= job.cost
+            self.on_stopped(job, 0.0, time.monotonic())
+            return True
+        return False
+
+    def report(self, task_id: str) -> Report | None:
+        """How a task stands, or None if it is not known (any more)."""
+        job = self._jobs.get(task_id)
+        return job.report() if job is not None else self.storage.report(task_id)
+
+    def handle(self, task_id: str) -> TaskHandle | None:
+        """The handle of a task that waits or runs, or None."""
+        job = self._jobs.get(task_id)
+        return job.handle if job is not None else None
+
+    def on(self, event: str, callback: Callback) -> None:
+        """Call ``callback(report)`` at every ``event``.
+
+        Events: ``task-progress``, ``task-completed``, ``task-failed``, ``task-cancelled``, each
+        also followed by ``-<task id>``, and ``init`` with the manager. Callbacks run one after the
+        other in a greenlet; one that raises is logged and disturbs nothing.
+        """
+        self.events.on(event, callback)
+
+    def once(self, event: str, callback: Callback) -> None:
+        """:meth:`on`, for the next time only."""
+        self.events.once(event, callback)
+
+    def off(self, event: str, callback: Callback | None = None) -> None:
+        """Take an :meth:`on` back; without a callback, all of that event."""
+        self.events.off(event, callback)
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Numbers, in the groups ``pool`` and ``queue``.
+
+        In both: ``current_tasks`` (running, and waiting), ``completed_tasks``, ``failed_tasks``,
+        ``cancelled_tasks``, ``total_tasks``, ``current_processes`` and ``max_processes``.
+        """
+        pool = self._pool
+        running, held = pool.counts() if pool is not None else (0, 0)
+        shared = {
+            "current_processes": pool.processes if pool is not None else 0,
+            "max_processes": self.config.max_processes,
+            "completed_tasks": self._counts[TaskStatus.COMPLETED],
+            "failed_tasks": self._counts[TaskStatus.FAILED],
+            "cancelled_tasks": self._counts[TaskStatus.CANCELLED],
+            "total_tasks": self._total,
+        }
+        waiting = sum(self.queue.waiting()) + held
+        return {
+            "pool": {**shared, "current_tasks": running},
+            "queue": {**shared, "current_tasks": waiting},
+        }
+
+    def pids(self) -> list[int]:
+        """The pids of the workers."""
+        return self._pool.pids() if self._pool is not None else []
+
+    def stacks(self, timeout: float = 1.0) -> dict[int, str]:
+        """What each worker is doing right now: its stack as text, by pid."""
+        self._check_usable()
+        return self._pool.stacks(timeout) if self._pool is not None else {}
+
+    # --- threads and forks
+
+    @property
+    def background(self) -> bool:
+        """Whether it has a thread of its own."""
+        return self.config.background
+
+    def _is_here(self) -> bool:
+        return get_hub_if_exists() is self._hub
+
+    def _in_hub(self, function: Callable[[], T]) -> T:
+        """What ``function`` gives when it is called on our hub, for a caller in another thread."""
+        done, results, errors = Latch(), [], []
+
+        def call() -> None:
+            try:
+                results.append(function())
+            except BaseException as error:
+                errors.append(error)
+            done.open()
+
+        self._loop.run_callback_threadsafe(call)
+        if not done.wait(_HANDOVER):
+            raise GTaskmanError(
+                f"the hub of the manager has not run for {_HANDOVER:.0f} s: the thread that made it"
+                " must wait cooperatively, or use Configuration(background=True)"
+            )
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def is_stalled(self) -> bool:
+        """Whether our hub has not answered since the last call of this, from another thread."""
+        now = time.monotonic()
+        if self._asked > self._answered:
+            return now - self._asked > _STALLED
+        self._asked = now
+        self._loop.run_callback_threadsafe(self._answer)
+        return False
+
+    def _answer(self) -> None:
+        self._answered = time.monotonic()
+
+    def _keep_alive(self) -> None:
+        """Let nobody's ``hub.join()`` end while there is something to do."""
+        self._keeper.start(_nothing)
+
+    def __repr__(self) -> str:
+        return (
+            f"<TaskManager {self._state.name.lower()} jobs={len(self._jobs)}"
+            f" processes={self._pool.processes if self._pool else 0}>"
+        )
+
+
+def _nothing() -> None:
+    pass
+
+
+_running: weakref.WeakSet[TaskManager] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A fork of the process has copies of our descriptors: were they to stay open, neither zygote
+    nor workers would see the original go."""
+    for manager in list(_running):
+        manager.forget()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,125 @@
+"""``map``: many calls of one function, lazily fed and bounded in flight."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from gtaskman.errors import TaskOptionError
+from gtaskman.handle import TaskHandle
+from gtaskman.latch import Latch
+from gtaskman.task import Definition, TaskFunction
+
+if TYPE_CHECKING:
+    from gtaskman.manager import TaskManager
+
+_PER_WORKER = 16  # calls in flight for each worker
+_CHUNKS_PER_WORKER = 4
+
+
+def run(
+    manager: TaskManager,
+    function: Callable[[Any], Any],
+    iterable: Iterable[Any],
+    chunksize: int | None,
+    ordered: bool,
+) -> Iterator[Any]:
+    """See :meth:`TaskManager.map`; mistakes are raised here, not at the first ``next``."""
+    if chunksize is not None and (isinstance(chunksize, bool) or chunksize < 1):
+        raise TaskOptionError(f"map: chunksize takes a number from 1, not {chunksize!r}")
+    definition = manager.definition_of(function)
+    source = iter(iterable)
+    check = function.check if isinstance(function, TaskFunction) else None
+    if chunksize is None or chunksize == 1:
+        handles = _single(manager, function, source)
+        window = _PER_WORKER * manager.config.max_processes
+        take = _one
+    else:
+        handles = _chunks(manager, definition, source, chunksize, check)
+        window = _CHUNKS_PER_WORKER * manager.config.max_processes
+        take = _many
+    flow = _in_order if ordered else _as_ready
+    return _results(flow(handles, window), take)
+
+
+def _single(
+    manager: TaskManager, function: Callable[[Any], Any], source: Iterator[Any]
+) -> Iterator[TaskHandle]:
+    for item in source:
+        yield manager.submit(function, item)
+
+
+def _chunks(
+    manager: TaskManager,
+    definition: Definition,
+    source: Iterator[Any],
+    size: int,
+    check: Callable[[tuple[Any, ...], dict[str, Any]], None] | None,
+) -> Iterator[TaskHandle]:
+    while chunk := list(itertools.islice(source, size)):
+        if check is not None:
+            for item in chunk:
+                check((item,), {})
+        yield manager.submit_chunk(definition, chunk)
+
+
+def _one(handle: TaskHandle) -> tuple[Any, ...]:
+    return (handle.get(),)
+
+
+def _many(handle: TaskHandle) -> list[Any]:
+    values: list[Any] = handle.get()
+    return values
+
+
+def _results(
+    handles: Iterator[TaskHandle], take: Callable[[TaskHandle], Iterable[Any]]
+) -> Iterator[Any]:
+    for handle in handles:
+        yield from take(handle)
+
+
+def _in_order(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle]:
+    flying: collections.deque[TaskHandle] = collections.deque()
+    try:
+        while True:
+            flying.extend(itertools.islice(handles, window - len(flying)))
+            if not flying:
+                return
+            flying[0].wait()
+            yield flying.popleft()
+    finally:
+        _cancel(flying)
+
+
+def _as_ready(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle]:
+    flying: dict[str, TaskHandle] = {}
+    landed: collections.deque[TaskHandle] = collections.deque()
+    news = Latch()
+
+    def land(handle: TaskHandle) -> None:
+        landed.append(handle)
+        news.open()
+
+    try:
+        while True:
+            for handle in itertools.islice(handles, window - len(flying)):
+                flying[handle.id] = handle
+                handle.rawlink(land)
+            if not flying:
+                return
+            while not landed:
+                news.wait()
+                news = Latch()
+            handle = landed.popleft()
+            del flying[handle.id]
+            yield handle
+    finally:
+        _cancel(flying.values())
+
+
+def _cancel(handles: Iterable[TaskHandle]) -> None:
+    for handle in list(handles):
+        handle.cancel("nobody takes the results of this map any more")

@@ -1,0 +1,826 @@
+"""The pool: keeps the workers, hands them jobs, hears how they went, buries the dead.
+
+::
+
+    manager: plan() -> claim from the queue -> dispatch()      down
+    worker's pipe -> _on_frames -> refill by the manager       up: the child first,
+                               -> settle each job                  whoever waits second
+
+Decisions are pure and stand in ``assign`` and ``verdict``; this module has the effects. It knows
+neither queues nor storages nor handles: it speaks to a listener, the manager.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import itertools
+import logging
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from gtaskman.config import Configuration
+from gtaskman.errors import FrameError, GTaskmanError
+from gtaskman.job import Job, wall
+from gtaskman.latch import Latch
+from gtaskman.pool.assign import Plan, assign
+from gtaskman.pool.deadlines import Deadlines
+from gtaskman.pool.starters import STARTERS, Starter, check_system
+from gtaskman.pool.verdict import Verdict, judge
+from gtaskman.pool.worker import State, Worker
+from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, main_of_application, refer
+from gtaskman.report import Failure, FailureKind
+from gtaskman.wire import messages
+from gtaskman.wire.frames import Frame
+from gtaskman.wire.messages import SPAN, SPAN_SIZE, Ended, Fault, Stack, Why
+from gtaskman.wire.payload import EMPTY
+from gtaskman.wire.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LOOK = 10e-3  # seconds after which somebody looks whether a task is no tiny one
+_LAST_WORDS = 1.0  # seconds that a dead worker's exit status may take to be known
+_BACK_OFF = 0.05  # seconds until the next start after a first failed one, doubled each time
+_LONGEST_BACK_OFF = 5.0
+_UNABLE = 5  # failed starts in a row after which waiting tasks are told
+_RSS_EVERY = 0.25  # seconds between two looks at one worker's memory
+_loads = pickle.loads
+
+
+class Kill(enum.Enum):
+    """The entry of a deadline that is no message to the task but the end of its worker."""
+
+    KILL = enum.auto()
+
+
+class PoolListener(Protocol):
+    """What the pool tells, always from the hub."""
+
+    def on_capacity(self) -> None:
+        """There may be room for more."""
+
+    def on_started(self, job: Job) -> None:
+        """The job runs, and not for a mere moment."""
+
+    def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
+        """It returned ``result``, which took ``size`` bytes. Times are monotonic."""
+
+    def on_failed(
+        self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float
+    ) -> None:
+        """It failed; ``exception`` is pickled."""
+
+    def on_stopped(self, job: Job, started: float, ended: float) -> None:
+        """It was cancelled."""
+
+    def on_progress(self, job: Job) -> None:
+        """It has written with its pen."""
+
+    def on_returned(self, jobs: list[Job]) -> None:
+        """They have not run, or may run again, and wait once more."""
+
+    def on_unable(self, why: str) -> None:
+        """Workers cannot be started."""
+
+
+class Pool:
+    """The workers of one manager."""
+
+    def __init__(self, config: Configuration, loop: Any, listener: PoolListener) -> None:
+        check_system(config.start_method)
+        self._config = config
+        self._loop = loop
+        self._listener = listener
+        self._workers: dict[int, Worker] = {}
+        self._by_pid: dict[int, Worker] = {}
+        self._worker_numbers = itertools.count(1)
+        self._job_numbers = itertools.count(1)
+        self._references: dict[int, Reference] = {}
+        self._starter: Starter = STARTERS[config.start_method](loop, config, self._settings, self)
+        self._deadlines = Deadlines(loop, self._on_deadline, self._matters)
+        self._look_timer: Any = None
+        self._ttl_timer: Any = None
+        self._start_timer: Any = None
+        self._failures = 0  # failed starts in a row
+        self._not_before = 0.0  # the next start, after failed ones
+        self._sync_since: float | None = None  # since when a sync task has waited in vain
+        self._closing = False
+        self._latches: list[Latch] = []
+        self._pongs: dict[int, tuple[Latch, list[Stack]]] = {}
+        self.broken: dict[str, str] = {}  # modules that no worker can import, and why
+
+    # --- what the manager asks
+
+    def start(self) -> None:
+        """Start the workers that are always there."""
+        main = sys.modules.get(MAIN)
+        if main is not None:
+            # The name under which workers send back instances of the main module's classes.
+            sys.modules.setdefault(MAIN_IN_WORKER, main)
+        self._fork(self._config.min_processes)
+
+    def prepare(self, job_definition: Any) -> None:
+        """Find out how the task's code travels. Raises :class:`TaskTravelError` if it cannot."""
+        number = job_definition.number
+        if number not in self._references:
+            self._references[number] = reference = refer(job_definition)
+            if reference.value is None and reference.module != "builtins":
+                self._starter.learn(reference.module)
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return any(worker.open and not worker.jobs for worker in self._workers.values())
+
+    @property
+    def has_open(self) -> bool:
+        """Whether any worker is ready."""
+        return any(worker.open for worker in self._workers.values())
+
+    def plan(self, sync: int, asyncs: int) -> Plan[Worker]:
+        """Who shall get how many of the tasks that wait."""
+        now = time.monotonic()
+        workers = list(self._workers.values())
+        starting = sum(worker.state is State.STARTING for worker in workers)
+        waited = now - self._sync_since if self._sync_since is not None else 0.0
+        plan = assign(
+            workers,
+            sync,
+            asyncs,
+            slots=self._config.max_jobs_per_process,
+            starting=starting,
+            spare=self._spare(now),
+            overdue=waited > self._config.sync_patience,
+        )
+        if not sync or plan.sync:
+            self._sync_since = None
+        elif self._sync_since is None:
+            self._sync_since = now
+        return plan
+
+    def _spare(self, now: float) -> int:
+        if self._closing:
+            return 0
+        if now < self._not_before:
+            self._start_later()
+            return 0
+        counted = sum(
+            worker.state in (State.STARTING, State.OPEN) and worker.predecessor is None
+            for worker in self._workers.values()
+        )
+        return max(0, self._config.max_processes - counted)
+
+    def dispatch(self, plan: Plan[Worker], jobs: Iterable[Job]) -> None:
+        """Hand claimed jobs to the workers that the plan gives them to."""
+        sync: collections.deque[Job] = collections.deque()
+        asyncs: collections.deque[Job] = collections.deque()
+        for job in jobs:
+            (asyncs if job.definition.is_async else sync).append(job)
+        for gifts, line in ((plan.asyncs, asyncs), (plan.sync, sync)):
+            for worker, count in gifts:
+                for _ in range(min(count, len(line))):
+                    self._send(worker, line.popleft())
+        for worker in {id(w): w for w, _ in (*plan.asyncs, *plan.sync)}.values():
+            worker.channel.flush()
+            self._watch_limits(worker)
+        if plan.sync and self._look_timer is None:
+            self._look_soon()
+
+    def _send(self, worker: Worker, job: Job) -> None:
+        definition = job.definition
+        number = next(self._job_numbers)
+        worker.reserved = False
+        worker.run(job, number, self._reference)
+        if definition.timeout or definition.soft_timeout:
+            now = time.monotonic()
+            for limit, why in (
+                (definition.timeout, Why.TIMEOUT),
+                (definition.soft_timeout, Why.SOFT_TIMEOUT),
+            ):
+                if limit:
+                    self._deadlines.add(now + limit, (job, number, why))
+        if definition.is_async:
+            job.started_at = time.time()
+            self._listener.on_started(job)
+
+    def _reference(self, job: Job) -> Reference:
+        return self._references[job.definition.number]
+
+    def follow(self, plan: Plan[Worker], waiting: int) -> None:
+        """Do what the plan says beside handing out: start, reserve, recall."""
+        if plan.forks:
+            self._fork(plan.forks)
+        if plan.reserve is not None:
+            plan.reserve.reserved = True
+        if not waiting:
+            self.rest()
+
+    def rest(self) -> None:
+        """Nothing waits: whoever is idle may take over what others hold ahead."""
+        self._sync_since = None
+        self._even_out()
+
+    def cancel(self, job: Job, why: Why) -> None:
+        """Ask a job that is in a worker to stop; its worker is killed if it does not."""
+        worker = job.worker
+        if worker is None or job.number not in worker.jobs:
+            return
+        if job.stop is None or job.stop is Why.SOFT_TIMEOUT:
+            job.stop = why
+        worker.cancel(job.number, why)
+        if why is not Why.SOFT_TIMEOUT:
+            end = time.monotonic() + self._config.kill_grace
+            self._deadlines.add(end, (job, job.number, Kill.KILL))
+
+    def jobs(self) -> list[Job]:
+        """Everything that is in a worker."""
+        return [job for worker in self._workers.values() for job in worker.jobs.values()]
+
+    def counts(self) -> tuple[int, int]:
+        """How many jobs run, and how many are in a worker but have not begun."""
+        running = held = 0
+        for worker in self._workers.values():
+            begun = worker.asyncs + min(1, worker.sync)
+            running += begun
+            held += len(worker.jobs) - begun
+        return running, held
+
+    @property
+    def processes(self) -> int:
+        """Workers that live, those on their way included."""
+        return sum(worker.state is not State.STOPPING for worker in self._workers.values())
+
+    def pids(self) -> list[int]:
+        """The pids of the workers that are up."""
+        return [worker.pid for worker in self._workers.values() if worker.pid is not None]
+
+    def stacks(self, timeout: float) -> dict[int, str]:
+        """What each worker is doing, by pid; those that do not answer in time are left out."""
+        asked = []
+        for worker in list(self._workers.values()):
+            if worker.open:
+                number = next(self._job_numbers)
+                self._pongs[number] = asking = (Latch(), [])
+                worker.ping(number)
+                asked.append((worker.pid, number, asking))
+        end = time.monotonic() + timeout
+        found = {}
+        for pid, number, (latch, answers) in asked:
+            if latch.wait(max(0.0, end - time.monotonic())) and pid is not None:
+                found[pid] = answers[0].text
+            self._pongs.pop(number, None)
+        return found
+
+    # --- starting workers
+
+    def _fork(self, count: int, predecessor: Worker | None = None) -> None:
+        for _ in range(count):
+            worker = Worker(
+                next(self._worker_numbers),
+                self._loop,
+                self._config.max_frame,
+                self._on_frames,
+                self._on_gone,
+            )
+            worker.predecessor = predecessor
+            if predecessor is not None:
+                predecessor.successor = worker
+            self._workers[worker.number] = worker
+            self._deadlines.add(worker.started_at + self._config.start_timeout, worker)
+            try:
+                worker.greet(self._starter.start(worker.number, *worker.take_descriptors()))
+            except (GTaskmanError, OSError) as error:
+                self._not_started(worker, str(error))
+                return
+
+    def _settings(self, preload: tuple[str, ...]) -> Settings:
+        return Settings(
+            path=tuple(sys.path),
+            argv=tuple(sys.argv),
+            directory=os.getcwd(),
+            main=main_of_application(),
+            preload=preload,
+            max_frame=self._config.max_frame,
+            nice=self._config.nice,
+            reuse_greenlets=self._config.reuse_greenlets,
+            title=os.path.basename(sys.argv[0] if sys.argv else "") or "python",
+        )
+
+    def on_up(self, number: int, pid: int, pidfd: int) -> None:
+        """A worker's process lives; READY follows."""
+        worker = self._workers.get(number)
+        if worker is None:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            return
+        worker.is_up(pid, pidfd, self._on_ended)
+        self._by_pid[pid] = worker
+        if worker.kill_reason is not None:
+            worker.kill(worker.kill_reason)
+
+    def on_refused(self, number: int, why: str) -> None:
+        """A worker could not be started."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            self._not_started(worker, why)
+
+    def on_broken(self, module: str, why: str) -> None:
+        """No worker can import this module: its tasks must not wait for one that does."""
+        self.broken[MAIN if module == MAIN_IN_WORKER else module] = why
+        self._listener.on_unable(why)
+
+    def _on_ready(self, worker: Worker) -> None:
+        if worker.state is not State.STARTING:
+            return
+        self._failures = 0
+        worker.become(State.OPEN)
+        worker.depth = self._config.prefetch
+        worker.idle_since = time.monotonic()
+        if worker.predecessor is not None:
+            old, worker.predecessor = worker.predecessor, None
+            self._drain(old)
+        self._mind_ttl()
+        self._listener.on_capacity()
+
+    def _not_started(self, worker: Worker, why: str) -> None:
+        self._failures += 1
+        wait = min(_LONGEST_BACK_OFF, _BACK_OFF * 2 ** (self._failures - 1))
+        self._not_before = time.monotonic() + wait
+        log.warning("a worker could not be started (the next try is in %.2f s): %s", wait, why)
+        self._remove(worker)
+        if not self._closing:
+            self._start_later()
+            if self._failures >= _UNABLE and not self.has_open:
+                self._listener.on_unable(f"no worker could be started: {why}")
+
+    def _start_later(self) -> None:
+        if self._start_timer is None:
+            wait = max(0.0, self._not_before - time.monotonic())
+            self._start_timer = self._loop.timer(wait, ref=False)
+            self._start_timer.start(self._start_again)
+
+    def _start_again(self) -> None:
+        self._start_timer = _end_timer(self._start_timer)
+        if not self._closing:
+            self._fork(max(0, self._config.min_processes - len(self._workers)))
+            self._listener.on_capacity()
+
+    # --- what workers say
+
+    def _on_frames(self, worker: Worker, frames: list[Frame]) -> None:
+        """Take note of everything, refill the child, and only then wake whoever waits."""
+        ended: list[tuple[Job, Frame, float, float]] = []
+        for frame in frames:
+            kind = frame.kind
+            if kind == messages.DONE or kind == messages.FAIL:
+                job = worker.take(frame.number)
+                if job is not None:
+                    started, finished = SPAN.unpack_from(frame.body)
+                    if not job.definition.is_async:
+                        worker.note_duration(finished - started)
+                    ended.append((job, frame, started, finished))
+            else:
+                self._on_word(worker, frame)
+        if not ended:
+            return
+        worker.set_depth(self._config.prefetch, self._config.max_prefetch)
+        self._after_jobs(worker)
+        self._listener.on_capacity()
+        for job, frame, started, finished in ended:
+            self._settle(job, frame, started, finished)
+
+    def _on_word(self, worker: Worker, frame: Frame) -> None:
+        if frame.kind == messages.PROGRESS:
+            job = worker.jobs.get(frame.number)
+            if job is not None:
+                job.note_progress(*messages.unpack(frame.body))
+                self._mark_started(job)
+                self._listener.on_progress(job)
+        elif frame.kind == messages.RETURNED:
+            self._on_returned(worker, messages.unpack(frame.body))
+        elif frame.kind == messages.READY:
+            self._on_ready(worker)
+        elif frame.kind == messages.PONG:
+            asking = self._pongs.get(frame.number)
+            if asking is not None:
+                asking[1].append(messages.Stack(*messages.unpack(frame.body)))
+                asking[0].open()
+
+    def _on_returned(self, worker: Worker, numbers: list[int]) -> None:
+        worker.recalled = False
+        # One that is back behind a long task gets nothing ahead until that has ended.
+        worker.depth = 1
+        jobs = [job for number in numbers if (job := worker.give_back(number)) is not None]
+        if jobs:
+            self._give_back(jobs)
+        self._after_jobs(worker)
+        self._listener.on_capacity()
+
+    def _give_back(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            job.begin_again()
+        self._listener.on_returned(jobs)
+
+    def _after_jobs(self, worker: Worker) -> None:
+        """A worker has fewer jobs than before: it may be idle now, or at its end."""
+        if not worker.jobs:
+            worker.idle_since = time.monotonic()
+            if worker.state is State.DRAINING:
+                worker.stop()
+                self._kill_after_grace(worker)
+                return
+            if self._ttl_timer is None:
+                self._mind_ttl()
+        self._watch_limits(worker)
+
+    def _settle(self, job: Job, frame: Frame, started: float, ended: float) -> None:
+        """Decode how a run ended and tell it."""
+        body = frame.body[SPAN_SIZE:]
+        if frame.kind == messages.DONE:
+            try:
+                result = None if frame.flags & EMPTY else _loads(body, buffers=frame.buffers)
+            except Exception as error:
+                failure = _undecoded("result", job, error)
+                self._listener.on_failed(job, failure, None, started, ended)
+                return
+            size = body.nbytes
+            if frame.buffers:
+                size += sum(memoryview(each).nbytes for each in frame.buffers)  # type: ignore[arg-type]
+            self._listener.on_completed(job, result, size, started, ended)
+            return
+        how = Ended(frame.flags)
+        if how is Ended.CANCELLED:
+            self._listener.on_stopped(job, started, ended)
+        else:
+            fault = Fault(*messages.unpack(body))
+            failure = _failure(job, how, fault)
+            self._listener.on_failed(job, failure, fault.exception, started, ended)
+
+    def _mark_started(self, job: Job) -> None:
+        if not job.processing:
+            if job.started_at is None and job.worker is not None:
+                number, since = job.worker.running_since()
+                # It may have ended while what it wrote was on its way.
+                job.started_at = wall(since) if number == job.number else time.time()
+            self._listener.on_started(job)
+
+    # --- tasks that turn out to be long
+
+    def _look_soon(self) -> None:
+        self._look_timer = self._loop.timer(_LOOK, ref=False)
+        self._look_timer.start(self._look)
+
+    def _look(self) -> None:
+        """Recall what stands behind a long task; tell of tasks that have been running a while."""
+        self._look_timer = _end_timer(self._look_timer)
+        now = time.monotonic()
+        again = False
+        for worker in list(self._workers.values()):
+            if not worker.sync:
+                continue
+            number, since = worker.running_since()
+            job = worker.jobs.get(number)
+            if job is None or now - since < _LOOK:
+                again = True
+                continue
+            self._mark_started(job)
+            if worker.sync > 1 and not worker.recalled:
+                worker.recall()
+        if again and self._look_timer is None:
+            self._look_soon()
+
+    def _even_out(self) -> None:
+        """Nothing waits, and somebody is idle: what others hold ahead is better off there."""
+        if not self.has_idle:
+            return
+        for worker in self._workers.values():
+            ahead = worker.sync - 1
+            # Moving it takes about as long as a millisecond's worth of tiny tasks.
+            if (
+                ahead > 0
+                and not worker.recalled
+                and (not worker.mean or ahead * worker.mean > 1e-3)
+            ):
+                worker.recall()
+
+    # --- deadlines
+
+    def _matters(self, entry: Any) -> bool:
+        if isinstance(entry, Worker):
+            return entry.state in (State.STARTING, State.STOPPING)
+        job, number, _ = entry
+        return job.worker is not None and number in job.worker.jobs
+
+    def _on_deadline(self, entry: Any) -> None:
+        if isinstance(entry, Worker):
+            self._on_worker_late(entry)
+            return
+        job, number, what = entry
+        worker = job.worker
+        now = time.monotonic()
+        if what is Kill.KILL:
+            if not _at_work(job):
+                self._deadlines.add(now + self._config.kill_grace, entry)
+                return
+            worker.kill(_kill_reason(job, self._config.kill_grace), {number})
+            return
+        due = self._due(job, what, now)
+        if due > now:
+            self._deadlines.add(due, entry)
+        else:
+            self.cancel(job, what)
+
+    def _due(self, job: Job, why: Why, now: float) -> float:
+        """When the limit of a job ends: a sync one may have waited in its worker."""
+        definition = job.definition
+        limit = definition.timeout if why is Why.TIMEOUT else definition.soft_timeout
+        assert limit is not None and job.worker is not None
+        if definition.is_async:
+            return now
+        number, since = job.worker.running_since()
+        return since + limit if number == job.number else now + limit
+
+    def _on_worker_late(self, worker: Worker) -> None:
+        grace = self._config.start_timeout
+        if worker.state is State.STARTING:
+            worker.kill(f"it was not ready within {grace} s")
+            if worker.pid is None:
+                self._not_started(worker, f"it was not ready within {grace} s")
+        else:
+            worker.kill("it did not end when it was told to")
+
+    def _kill_after_grace(self, worker: Worker) -> None:
+        self._deadlines.add(time.monotonic() + self._config.kill_grace, worker)
+
+    # --- idle, old and large workers
+
+    def _mind_ttl(self) -> None:
+        """Arm the timer that ends idle workers, if there are more than must be."""
+        if self._ttl_timer is None and len(self._workers) > self._config.min_processes:
+            idle = [w.idle_since for w in self._workers.values() if w.idle]
+            if idle:
+                wait = min(idle) + self._config.ttl - time.monotonic()
+                self._ttl_timer = self._loop.timer(max(0.0, wait), ref=False)
+                self._ttl_timer.start(self._end_idle)
+
+    def _end_idle(self) -> None:
+        self._ttl_timer = _end_timer(self._ttl_timer)
+        oldest = time.monotonic() - self._config.ttl
+        counted = [w for w in self._workers.values() if w.state in (State.STARTING, State.OPEN)]
+        surplus = len(counted) - self._config.min_processes
+        idle = sorted((w for w in counted if w.idle), key=lambda w: w.idle_since)
+        for worker in idle[: max(0, surplus)]:
+            if worker.idle_since <= oldest:
+                worker.stop()
+                self._kill_after_grace(worker)
+        self._mind_ttl()
+
+    def _watch_limits(self, worker: Worker) -> None:
+        """Replace a worker that has done enough: the new one is ready before the old one drains."""
+        if worker.state is not State.OPEN:
+            return
+        most = self._config.max_tasks_per_process
+        if most is not None:
+            if worker.sent >= most:
+                self._succeed(worker)
+                self._drain(worker)
+                return
+            worker.depth = min(worker.depth, most - worker.sent + worker.sync)
+            if worker.sent >= most - min(most // 4, self._config.max_prefetch):
+                self._succeed(worker)
+        now = time.monotonic()
+        age = self._config.max_age
+        if age is not None and now - worker.started_at > age:
+            self._succeed(worker)
+        largest = self._config.max_rss
+        if largest is not None and now - worker.rss_checked > _RSS_EVERY:
+            worker.rss_checked = now
+            if worker.rss() > largest:
+                self._succeed(worker)
+
+    def _succeed(self, worker: Worker) -> None:
+        if worker.successor is None and not self._closing:
+            self._fork(1, predecessor=worker)
+
+    def _drain(self, worker: Worker) -> None:
+        if worker.state is not State.OPEN:
+            return
+        worker.become(State.DRAINING)
+        if worker.sync > 1 and not worker.recalled and worker.successor is not None:
+            worker.recall()
+        self._after_jobs(worker)
+
+    # --- death
+
+    def _on_gone(self, worker: Worker, error: FrameError | None) -> None:
+        """A worker's pipe has ended."""
+        worker.gone = True
+        if error is not None:
+            log.error("worker %s: %s; it is killed", worker.pid, error)
+            worker.kill(f"its pipe carried nonsense: {error}")
+        elif worker.state is not State.STOPPING:
+            # Whoever closes its pipe and lives is of no use. This changes nothing for one that
+            # is dying: its exit status is settled by now.
+            worker._signal(signal.SIGKILL)
+        worker.open = False
+        if worker.state is not State.DEAD:
+            self._await_exit(worker)
+
+    def _on_ended(self, worker: Worker) -> None:
+        """A worker's process has ended; its status may still be on the way."""
+        worker._ended.stop()
+        worker.open = False
+        worker.channel.read_all()
+        if worker.state is not State.DEAD:
+            self._await_exit(worker)
+
+    def _await_exit(self, worker: Worker) -> None:
+        if worker.exit is not None:
+            self._bury(worker)
+            return
+        timer = self._loop.timer(_LAST_WORDS)
+        timer.start(self._give_up_waiting, worker, timer)
+
+    def _give_up_waiting(self, worker: Worker, timer: Any) -> None:
+        timer.close()
+        if worker.state is not State.DEAD:
+            worker.exit = (None, 0)
+            self._bury(worker)
+
+    def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
+        """A worker has ended, and this is how."""
+        worker = self._by_pid.pop(pid, None)
+        if worker is None or worker.state is State.DEAD:
+            return
+        worker.exit = (status, maxrss)
+        worker.open = False
+        if status is None:
+            worker._signal(signal.SIGKILL)  # its template died: it is dying, or must
+        worker.channel.read_all()
+        if worker.state is not State.DEAD:
+            self._bury(worker)
+
+    def _bury(self, worker: Worker) -> None:
+        """Judge what was in a dead worker, and let go of it."""
+        starting = worker.state is State.STARTING
+        cause = _cause_of_death(worker)
+        if starting and not self._closing:
+            self._not_started(worker, cause.message)
+            return
+        judged = judge(
+            worker.jobs.values(), worker.running_number(), worker.received(), worker.culprits
+        )
+        unexpected = worker.state is not State.STOPPING and not self._closing
+        self._remove(worker)
+        if unexpected:
+            log.warning("worker %s has died: %s", worker.pid, cause.message)
+        for job, verdict in judged:
+            self._pronounce(job, verdict, cause)
+        if not self._closing:
+            self._fork(max(0, self._config.min_processes - len(self._workers)))
+            self._listener.on_capacity()
+
+    def _pronounce(self, job: Job, verdict: Verdict, cause: Failure) -> None:
+        now = time.monotonic()
+        begun = (job.started_at or time.time()) - wall(0.0)
+        if job.stop is Why.CANCELLED:
+            self._listener.on_stopped(job, begun, now)
+        elif job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
+            failure = Failure(FailureKind.TIMEOUT, _over(job), "gtaskman.errors.TaskTimedOut")
+            self._listener.on_failed(job, failure, None, begun, now)
+        elif verdict is Verdict.UNTOUCHED:
+            self._give_back([job])
+        elif verdict is Verdict.BYSTANDER and not job.definition.at_most_once:
+            log.info("task %s waits again: its worker has died: %s", job.id, cause.message)
+            self._give_back([job])
+        else:
+            job.crashes += verdict is not Verdict.BYSTANDER
+            self._listener.on_failed(job, cause, None, begun, now)
+
+    def _remove(self, worker: Worker) -> None:
+        worker.become(State.DEAD)
+        self._workers.pop(worker.number, None)
+        if worker.pid is not None:
+            self._by_pid.pop(worker.pid, None)
+        for relative in (worker.predecessor, worker.successor):
+            if relative is not None:
+                relative.successor = relative.predecessor = None
+        worker.close()
+        if self._closing and not self._workers:
+            for latch in self._latches:
+                latch.open()
+
+    # --- the end
+
+    def close(self, grace: float) -> None:
+        """End all workers, asking first; returns when nothing is left of them. Not from the hub."""
+        self._closing = True
+        for worker in list(self._workers.values()):
+            if worker.state in (State.OPEN, State.DRAINING) and not worker.jobs:
+                worker.stop()
+            else:
+                self._end_at_once(worker)
+        if self._workers:
+            latch = Latch()
+            self._latches.append(latch)
+            if not latch.wait(grace):
+                for worker in list(self._workers.values()):
+                    self._end_at_once(worker)
+                latch.wait(_LAST_WORDS * 2)
+        for ended in self._starter.stop():
+            ended.wait(_LAST_WORDS * 2)
+        self._end_timers()
+
+    def _end_at_once(self, worker: Worker) -> None:
+        worker.kill("the manager was stopped")
+        if worker.pid is None:
+            self._remove(worker)
+
+    def _end_timers(self) -> None:
+        self._deadlines.close()
+        self._look_timer = _end_timer(self._look_timer)
+        self._ttl_timer = _end_timer(self._ttl_timer)
+        self._start_timer = _end_timer(self._start_timer)
+
+    def forget(self) -> None:
+        """In a fork of the application: close our copies; the original goes on undisturbed."""
+        for worker in self._workers.values():
+            worker.close()
+        self._starter.forget()
+
+
+def _at_work(job: Job) -> bool:
+    """Whether the worker is at this job, and not at another one before it."""
+    return job.definition.is_async or (
+        job.worker is not None and job.worker.running_number() == job.number
+    )
+
+
+def _end_timer(timer: Any) -> None:
+    if timer is not None:
+        timer.stop()
+        timer.close()
+
+
+def _undecoded(what: str, job: Job, error: BaseException) -> Failure:
+    name = job.definition.name
+    return Failure(
+        FailureKind.ERROR,
+        f"the {what} of task {name} cannot be decoded in the application:"
+        f" {type(error).__name__}: {error}",
+        "gtaskman.errors.PayloadError",
+    )
+
+
+def _failure(job: Job, how: Ended, fault: Fault) -> Failure:
+    """A failed run in the words of a report."""
+    name = job.definition.name
+    message = fault.message
+    kind = FailureKind.ERROR
+    exc_type = fault.exc_type
+    if how is Ended.TIMEOUT:
+        kind, message = FailureKind.TIMEOUT, fault.message or _over(job)
+        exc_type = exc_type or "gtaskman.errors.TaskTimedOut"
+    elif how is Ended.UNRESOLVED:
+        message = f"the code of task {name} cannot be imported in its worker: {exc_type}: {message}"
+    elif how is Ended.UNDECODED:
+        message = (
+            f"the arguments of task {name} cannot be decoded in its worker: {exc_type}: {message}"
+        )
+    return Failure(kind, message, exc_type, fault.traceback)
+
+
+def _over(job: Job) -> str:
+    return f"it ran longer than its time limit of {job.definition.timeout} s"
+
+
+def _kill_reason(job: Job, grace: float) -> str:
+    asked = "its time limit" if job.stop is Why.TIMEOUT else "a cancel"
+    return f"task {job.definition.name} ({job.id}) did not stop within {grace} s of {asked}"
+
+
+def _cause_of_death(worker: Worker) -> Failure:
+    """Why a worker is dead, in words and numbers."""
+    status, maxrss = worker.exit or (None, 0)
+    exitcode = signal_name = None
+    how = "it has died, nobody knows how"
+    if status is not None:
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            signal_name = signal.Signals(-code).name
+            how = f"it was killed by {signal_name}"
+        else:
+            exitcode = code
+            how = f"it ended with exit code {code}"
+    if worker.kill_reason is not None:
+        how = f"it was killed because {worker.kill_reason}"
+    elif signal_name == "SIGKILL":
+        how += " (not by gtaskman: out of memory?)"
+    if maxrss:
+        how += f", having used {maxrss / 2**20:.0f} MiB at most"
+    return Failure(FailureKind.CRASH, how, None, None, exitcode, signal_name)

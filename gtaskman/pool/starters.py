@@ -1,0 +1,325 @@
+"""The start methods: how a new worker comes to life, and how its end is noticed.
+
+None of them uses SIGCHLD in the application's process: ends are seen by pidfd.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gtaskman.config import Configuration
+from gtaskman.errors import StartMethodError
+from gtaskman.latch import Latch
+from gtaskman.pool.launch import exec_python, program, reap
+from gtaskman.pool.template import Template
+from gtaskman.wire import control
+from gtaskman.wire.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_READ = 1
+
+
+class StartListener(Protocol):
+    """Who is told of workers that come and go."""
+
+    def on_up(self, number: int, pid: int, pidfd: int) -> None:
+        """The worker lives; ``pidfd`` is the listener's now."""
+
+    def on_refused(self, number: int, why: str) -> None:
+        """The worker could not be started."""
+
+    def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
+        """The worker has ended: its wait status (None if nobody knows), its most bytes."""
+
+    def on_broken(self, module: str, why: str) -> None:
+        """The module cannot be imported in any worker: it would never come back."""
+
+
+class Starter(Protocol):
+    """A start method. ``start`` takes over the descriptors that it is given."""
+
+    def start(self, number: int, pipe: int, page: int) -> bytes:
+        """Begin to start a worker; gives what must be the first bytes on its pipe."""
+
+    def learn(self, module: str) -> None:
+        """A task of this module was submitted: later workers had better have it."""
+
+    def stop(self) -> list[Latch]:
+        """End; gives what opens when all is gone."""
+
+    def forget(self) -> None:
+        """In a fork of the application: close our copies of what belongs to the original."""
+
+
+class ZygoteStarter:
+    """Workers are forked from a template, which is started when it is first needed."""
+
+    def __init__(
+        self,
+        loop: Any,
+        config: Configuration,
+        settings: Callable[[tuple[str, ...]], Settings],
+        listener: StartListener,
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._settings = settings
+        self._listener = listener
+        self._modules: dict[str, None] = dict.fromkeys(config.preload)
+        self._left_out: set[str] = set()  # modules that make a template useless
+        self._current: Template | None = None
+        self._templates: dict[Template, dict[int, int | None]] = {}  # worker number -> pid
+        self._timer: Any = None
+
+    # --- what the pool asks
+
+    def start(self, number: int, pipe: int, page: int) -> bytes:
+        try:
+            template = self._template()
+        except BaseException:
+            os.close(pipe)
+            os.close(page)
+            raise
+        self._templates[template][number] = None
+        template.send(control.Fork(number), (pipe, page))
+        return b""
+
+    def learn(self, module: str) -> None:
+        if module in self._modules or module in self._left_out:
+            return
+        self._modules[module] = None
+        if self._current is not None:
+            self._current.send(control.Import(module))
+
+    def stop(self) -> list[Latch]:
+        self._stop_timer()
+        templates = list(self._templates)
+        for template in templates:
+            if not template.lost:
+                template.close()
+            template.kill()
+        self._current = None
+        return [template.ended for template in templates]
+
+    def forget(self) -> None:
+        self._stop_timer()
+        for template in self._templates:
+            template.forget()
+        self._templates.clear()
+
+    # --- templates
+
+    def _template(self) -> Template:
+        if self._current is None:
+            modules = tuple(name for name in self._modules if name not in self._left_out)
+            self._current = Template(self._loop, self._settings(modules), self)
+            self._templates[self._current] = {}
+            self._watch()
+        return self._current
+
+    def _watch(self) -> None:
+        self._stop_timer()
+        self._timer = self._loop.timer(self._config.start_timeout, ref=False)
+        self._timer.start(self._too_late, self._current)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+    def _too_late(self, template: Template) -> None:
+        self._stop_timer()
+        seconds = self._config.start_timeout
+        if template.importing is not None:
+            self._left_out.add(template.importing)
+            self._listener.on_broken(
+                template.importing,
+                f"importing {template.importing!r} in a worker's template did not end within"
+                f" {seconds} s (start_timeout): a module that tasks live in must not wait for"
+                " anything while it is imported. In a script, put what it does under"
+                " if __name__ == '__main__':",
+            )
+        else:
+            log.warning("the template of the workers was not ready within %s s", seconds)
+        template.kill()
+
+    def on_message(self, template: Template, message: Any, fds: list[int]) -> None:
+        """The template said something."""
+        if isinstance(message, control.Up):
+            self._templates[template][message.worker] = message.pid
+            self._listener.on_up(message.worker, message.pid, fds[0])
+        elif isinstance(message, control.Exit):
+            self._note_exit(template, message)
+        elif isinstance(message, control.Refused):
+            self._templates[template].pop(message.worker, None)
+            self._listener.on_refused(message.worker, message.error)
+        elif isinstance(message, control.Importing):
+            template.importing = message.module
+            self._watch_import(template)
+        elif isinstance(message, control.Imported):
+            self._note_import(template, message)
+        elif isinstance(message, control.Hello):
+            template.ready = True
+            self._stop_timer()
+
+    def _watch_import(self, template: Template) -> None:
+        # A module that is imported later, while workers live, must come to an end as well.
+        if template is self._current and self._timer is None:
+            self._watch()
+
+    def _note_exit(self, template: Template, message: control.Exit) -> None:
+        workers = self._templates[template]
+        for number, pid in list(workers.items()):
+            if pid == message.pid:
+                del workers[number]
+        self._listener.on_exit(message.pid, message.status, message.maxrss)
+
+    def _note_import(self, template: Template, message: control.Imported) -> None:
+        template.importing = None
+        if template.ready:
+            self._stop_timer()
+        if message.error is not None:
+            log.debug("the template could not import %s:\n%s", message.module, message.error)
+        if message.unfit is not None:
+            log.warning(
+                "workers import %r by themselves, which takes time and memory: imported into"
+                " their template, %s",
+                message.module,
+                message.unfit,
+            )
+            self._left_out.add(message.module)
+            self._retire(template)
+
+    def _retire(self, template: Template) -> None:
+        """It can be forked no more; it stays for the sake of the workers that it has."""
+        if template is self._current:
+            self._stop_timer()
+            self._current = None
+
+    def on_lost(self, template: Template) -> None:
+        """The template is gone, and its workers with it."""
+        self._retire(template)
+        for number, pid in self._templates.pop(template, {}).items():
+            if pid is None:
+                self._listener.on_refused(number, "the template that was to fork it has ended")
+            else:
+                self._listener.on_exit(pid, None, 0)
+
+
+class _OwnChildren:
+    """Workers that are children of the application: their ends are seen by pidfd."""
+
+    def __init__(self, loop: Any, listener: StartListener) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._children: dict[int, tuple[Any, int, Latch]] = {}  # pid -> watcher, pidfd, ended
+
+    def learn(self, _module: str) -> None:
+        """Each worker imports what it needs."""
+
+    def stop(self) -> list[Latch]:
+        return [ended for _, _, ended in self._children.values()]
+
+    def forget(self) -> None:
+        for watcher, pidfd, _ in self._children.values():
+            watcher.stop()
+            os.close(pidfd)
+        self._children.clear()
+
+    def _adopt(self, number: int, pid: int) -> None:
+        pidfd = os.pidfd_open(pid)
+        watcher = self._loop.io(pidfd, _READ, ref=False)
+        watcher.start(self._ended, pid)
+        self._children[pid] = (watcher, pidfd, Latch())
+        self._listener.on_up(number, pid, os.dup(pidfd))
+
+    def _ended(self, pid: int) -> None:
+        watcher, pidfd, ended = self._children.pop(pid)
+        watcher.stop()
+        watcher.close()
+        status, maxrss = reap(pid) or (None, 0)
+        os.close(pidfd)
+        self._listener.on_exit(pid, status, maxrss)
+        ended.open()
+
+
+class SpawnStarter(_OwnChildren):
+    """Each worker is a fresh interpreter: slow and large, and needs nothing to be fork-safe."""
+
+    def __init__(
+        self,
+        loop: Any,
+        config: Configuration,
+        settings: Callable[[tuple[str, ...]], Settings],
+        listener: StartListener,
+    ) -> None:
+        super().__init__(loop, listener)
+        self._config = config
+        self._settings = settings
+
+    def start(self, number: int, pipe: int, page: int) -> bytes:
+        code = program("gtaskman.child.spawned", 2, os.getpid(), number)
+        try:
+            pid = exec_python(code, [pipe, page])
+        finally:
+            os.close(pipe)
+            os.close(page)
+        self._adopt(number, pid)
+        return control.pack_settings(self._settings(self._config.preload))
+
+
+class ForkStarter(_OwnChildren):
+    """Each worker is a fork of the application: quick to begin, and unsafe in a busy process."""
+
+    def __init__(
+        self,
+        loop: Any,
+        config: Configuration,
+        settings: Callable[[tuple[str, ...]], Settings],
+        listener: StartListener,
+    ) -> None:
+        super().__init__(loop, listener)
+        self._config = config
+        self._settings = settings
+
+    def start(self, number: int, pipe: int, page: int) -> bytes:
+        from gtaskman.child.forked import fork_worker
+
+        try:
+            pid = fork_worker(number, pipe, page, self._settings(()))
+        except OSError as error:
+            raise StartMethodError(f"a worker could not be forked: {error}") from error
+        finally:
+            os.close(pipe)
+            os.close(page)
+        self._adopt(number, pid)
+        return b""
+
+
+STARTERS: dict[str, Callable[..., Starter]] = {
+    "zygote": ZygoteStarter,
+    "spawn": SpawnStarter,
+    "fork": ForkStarter,
+}
+
+
+def check_system(method: str) -> None:
+    """Raise :class:`StartMethodError` where this system lacks what ``method`` needs."""
+    needs = {
+        "os.pidfd_open": hasattr(os, "pidfd_open"),
+        "os.memfd_create": hasattr(os, "memfd_create"),
+        "os.posix_spawn": hasattr(os, "posix_spawn"),
+        "/proc": os.path.isdir("/proc/self/fd"),
+    }
+    missing = [name for name, there in needs.items() if not there]
+    if missing:
+        raise StartMethodError(
+            f"start_method={method!r} needs Linux 5.3 or newer: {', '.join(missing)} is missing"
+            " here. On other systems tasks can be defined and called directly, and be sent to a"
+            " manager elsewhere"
+        )

@@ -1,0 +1,140 @@
+"""One zygote process, as its manager sees it."""
+
+from __future__ import annotations
+
+import _socket
+import collections
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from gtaskman.latch import Latch
+from gtaskman.pool.launch import exec_python, program, reap
+from gtaskman.wire import control
+from gtaskman.wire.settings import Settings
+
+_READ, _WRITE = 1, 2
+
+
+class TemplateListener(Protocol):
+    """Who is told what a template says."""
+
+    def on_message(self, template: Template, message: Any, fds: list[int]) -> None:
+        """It said something."""
+
+    def on_lost(self, template: Template) -> None:
+        """It is gone, and its workers with it."""
+
+
+class Template:
+    """The process that workers are forked from. All calls return at once."""
+
+    def __init__(self, loop: Any, settings: Settings, listener: TemplateListener) -> None:
+        self._listener = listener
+        self._outbox: collections.deque[tuple[Any, Sequence[int]]] = collections.deque()
+        self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        try:
+            self.pid = exec_python(
+                program("gtaskman.child.zygote", 1, os.getpid()), [theirs.fileno()]
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self.pidfd = os.pidfd_open(self.pid)
+        self.ready = False
+        self.fit = True  # it may be asked to fork
+        self.importing: str | None = None
+        self.lost = False
+        self.ended = Latch()
+        fd = self._socket.fileno()
+        self._readable = loop.io(fd, _READ, ref=False)
+        self._writable = loop.io(fd, _WRITE, ref=False)
+        self._ended = loop.io(self.pidfd, _READ, ref=False)
+        self._readable.start(self._read)
+        self._ended.start(self._reap)
+        self.send(control.Init(settings))
+
+    def send(self, message: Any, fds: Sequence[int] = ()) -> None:
+        """Send a message; ``fds`` are closed here once they are on their way."""
+        self._outbox.append((message, fds))
+        self._write()
+
+    def _write(self) -> None:
+        while self._outbox:
+            message, fds = self._outbox[0]
+            try:
+                control.send(self._socket, message, fds)
+            except BlockingIOError:
+                self._writable.start(self._write)
+                return
+            except OSError:
+                pass  # it is gone; the reading side tells
+            self._outbox.popleft()
+            _close_all(fds)
+        self._writable.stop()
+
+    def _read(self) -> None:
+        while not self.lost:
+            try:
+                message, fds = control.receive(self._socket)
+            except BlockingIOError:
+                return
+            if message is None:
+                self._lose()
+                return
+            self._listener.on_message(self, message, fds)
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.close()
+            # A template that closes its socket and stays is of no use to anybody.
+            self.kill()
+            self._listener.on_lost(self)
+
+    def kill(self) -> None:
+        """End it and, since they die with it, its workers."""
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def _reap(self) -> None:
+        self._ended.stop()
+        self._ended.close()
+        reap(self.pid)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        if not self.lost:
+            self._read()  # its last words
+        self._lose()
+        self.ended.open()
+
+    def close(self) -> None:
+        """Let go of the socket: what is left of it ends by itself."""
+        self.lost = True
+        for watcher in (self._readable, self._writable):
+            watcher.stop()
+            watcher.close()
+        self._socket.close()
+        for _, fds in self._outbox:
+            _close_all(fds)
+        self._outbox.clear()
+
+    def forget(self) -> None:
+        """In a fork of the application: close our copies, touch nothing else."""
+        if not self.lost:
+            self.close()
+        if self.pidfd >= 0:
+            self._ended.stop()
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,292 @@
+"""One worker, as its manager sees it: its state, its pipe, and the runs that are in it.
+
+::
+
+    STARTING --READY--> OPEN --limit, restart--> DRAINING --nothing left--> STOPPING --> DEAD
+        |                 |--TTL, scale-down-----------------------------------^         ^
+        '--refused, too late, crash------------------------------------------------------'
+"""
+
+from __future__ import annotations
+
+import _socket
+import enum
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gtaskman.errors import FrameError
+from gtaskman.job import Job
+from gtaskman.reference import Reference
+from gtaskman.wire import messages
+from gtaskman.wire.channel import READ, Channel
+from gtaskman.wire.frames import Frame, head
+from gtaskman.wire.messages import Why
+from gtaskman.wire.slate import Slate
+
+_WEIGHT = 0.2  # of the newest task in the mean of their durations
+_AHEAD = 2e-3  # seconds of work that a worker holds ahead of time
+_STALLED = 10e-3  # seconds after which the running task is no tiny one
+
+
+class State(enum.Enum):
+    """Where a worker is in its life."""
+
+    STARTING = enum.auto()  # left on READY; on a refusal, an exit or start_timeout: DEAD
+    OPEN = enum.auto()  # takes tasks; a crash leaves its jobs to be judged
+    DRAINING = enum.auto()  # takes none, finishes what it has begun
+    STOPPING = enum.auto()  # has nothing left and was told to end; killed if it does not
+    DEAD = enum.auto()  # its jobs are judged, its capacity is free
+
+
+class Worker:
+    """The parent's end of one child. It carries out; the pool decides."""
+
+    def __init__(
+        self,
+        number: int,
+        loop: Any,
+        limit: int,
+        on_frames: Callable[[Worker, list[Frame]], None],
+        on_gone: Callable[[Worker, FrameError | None], None],
+    ) -> None:
+        self.number = number
+        self.state = State.STARTING
+        self.open = False  # the state as assign() asks for it
+        self.reserved = False
+        self.sync = 0
+        self.asyncs = 0
+        self.depth = 1
+        self.jobs: dict[int, Job] = {}
+        self.pid: int | None = None
+        self.pidfd = -1
+        self.started_at = time.monotonic()
+        self.idle_since = self.started_at
+        self.mean = 0.0  # seconds that its sync tasks take; 0 while unknown
+        self.done = 0
+        self.rss_checked = self.started_at
+        self.recalled = False  # it was asked to give back what has not started
+        self.sent = 0  # tasks that it was ever given, less those that came back
+        self.successor: Worker | None = None  # the one that is to take over when it is ready
+        self.predecessor: Worker | None = None
+        self.culprits: set[int] = set()  # the runs for whose sake it is being killed
+        self.kill_reason: str | None = None
+        self.exit: tuple[int | None, int] | None = None  # status and most bytes, once known
+        self.gone = False  # its pipe has ended
+        self._loop = loop
+        self._defined: set[int] = set()
+        self._slate, page = Slate.create()
+        ours, theirs = _socket.socketpair()
+        self._socket = ours
+        self._theirs: tuple[int, int] | None = (theirs.detach(), page)
+        self._ended: Any = None
+        self.channel = Channel(
+            ours.fileno(),
+            loop,
+            limit,
+            lambda frames: on_frames(self, frames),
+            lambda error: on_gone(self, error),
+            ref=False,
+        )
+        self.channel.start()
+
+    # --- predicates
+
+    @property
+    def idle(self) -> bool:
+        """Whether it takes tasks and has none."""
+        return self.open and not self.jobs
+
+    @property
+    def alive(self) -> bool:
+        """Whether it counts as a process of the pool."""
+        return self.state is not State.DEAD
+
+    def running_number(self) -> int:
+        """The sync run that the child is at, by its slate (0: none)."""
+        return self._slate.running().number
+
+    def running_since(self) -> tuple[int, float]:
+        """That run and the monotonic time at which it began."""
+        return self._slate.running()
+
+    def received(self) -> int:
+        """The highest number that the child has read."""
+        return self._slate.received()
+
+    # --- the process
+
+    def take_descriptors(self) -> tuple[int, int]:
+        """The child's end of the pipe and its page, once: whoever starts it closes them."""
+        assert self._theirs is not None
+        theirs, self._theirs = self._theirs, None
+        return theirs
+
+    def is_up(self, pid: int, pidfd: int, on_ended: Callable[[Worker], None]) -> None:
+        """The process lives."""
+        self.pid, self.pidfd = pid, pidfd
+        self._ended = self._loop.io(pidfd, READ, ref=False)
+        self._ended.start(on_ended, self)
+
+    def become(self, state: State) -> None:
+        """Move to ``state``."""
+        self.state = state
+        self.open = state is State.OPEN
+
+    def ring(self) -> None:
+        """Make the child read its pipe even if a task keeps its hub from running."""
+        self._signal(signal.SIGURG)
+
+    def kill(self, reason: str, culprits: set[int] | None = None) -> None:
+        """End the process at once; ``culprits`` are the runs it is done for."""
+        if self.kill_reason is None:
+            self.kill_reason = reason
+        self.culprits |= culprits or set()
+        self.open = False
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, number)
+            except ProcessLookupError:
+                pass  # it has ended, which is seen elsewhere
+
+    def rss(self) -> int:
+        """Its resident bytes now; 0 if it is gone."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0
+
+    def close(self) -> None:
+        """Let go of everything that belongs to it."""
+        if not self.channel.closed:
+            self.channel.stop()
+        if self._ended is not None:
+            self._ended.stop()
+            self._ended.close()
+            self._ended = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if self._theirs is not None:
+            for fd in self._theirs:
+                os.close(fd)
+            self._theirs = None
+        if self._socket.fileno() >= 0:
+            self._socket.close()
+            self._slate.close()
+
+    # --- what it is told
+
+    def greet(self, first: bytes) -> None:
+        """Put the first bytes on the pipe of a child that expects some."""
+        if first:
+            self.channel.put(first)
+            self.channel.flush()
+
+    def run(self, job: Job, number: int, reference: Callable[[Job], Reference]) -> None:
+        """Hand over a job; it goes on its way with the next flush."""
+        definition = job.definition
+        flags = job.flags | job.payload.flags
+        if definition.is_async:
+            flags |= messages.ASYNC
+            self.asyncs += 1
+        else:
+            self.sync += 1
+        if definition.at_most_once:
+            flags |= messages.ONCE
+        if definition.number not in self._defined:
+            self._define(job, reference(job))
+        if definition.in_class_form:
+            flags |= messages.CLASS
+        job.number = number
+        job.worker = self
+        self.sent += 1
+        self.jobs[number] = job
+        payload = job.payload
+        limit = definition.timeout or 0.0
+        body = messages.pack_order(definition.number, job.attempt, job.id, limit, payload.body)
+        self.channel.put_frame(
+            head(messages.RUN, flags, number, len(body), payload.buffers), body, payload.buffers
+        )
+
+    def _define(self, job: Job, reference: Reference) -> None:
+        definition = job.definition
+        self._defined.add(definition.number)
+        self._put(messages.DEFINE, definition.number, messages.pack((definition.name, reference)))
+
+    def cancel(self, number: int, why: Why) -> None:
+        """Ask for the end of one run, now."""
+        self.channel.put(head(messages.CANCEL, why, number, 0))
+        self.channel.flush()
+        self.ring()
+
+    def recall(self) -> None:
+        """Ask for what has not started, now."""
+        self.recalled = True
+        self._put(messages.RECALL, 0)
+        self.channel.flush()
+        self.ring()
+
+    def ping(self, number: int) -> None:
+        """Ask what it is doing, now."""
+        self._put(messages.PING, number)
+        self.channel.flush()
+        self.ring()
+
+    def stop(self) -> None:
+        """Tell it to end: it has nothing left to do."""
+        self.become(State.STOPPING)
+        self._put(messages.STOP, 0)
+        self.channel.flush()
+
+    def _put(self, kind: int, number: int, body: bytes = b"") -> None:
+        self.channel.put(head(kind, 0, number, len(body)) + body)
+
+    # --- what it has done
+
+    def take(self, number: int) -> Job | None:
+        """A run has ended: its job, or None if it was not known (any more)."""
+        job = self.jobs.pop(number, None)
+        if job is not None:
+            self.done += 1
+            if job.definition.is_async:
+                self.asyncs -= 1
+            else:
+                self.sync -= 1
+        return job
+
+    def give_back(self, number: int) -> Job | None:
+        """A run has not begun and will not: its job."""
+        job = self.take(number)
+        if job is not None:
+            self.done -= 1
+            self.sent -= 1
+        return job
+
+    def note_duration(self, seconds: float) -> None:
+        """A sync task took so long."""
+        self.mean += (seconds - self.mean) * (_WEIGHT if self.mean else 1.0)
+
+    def set_depth(self, least: int, most: int) -> None:
+        """How many sync tasks it may hold: some milliseconds' worth, within limits."""
+        fitting = int(_AHEAD / self.mean) if self.mean > 0 else least
+        self.depth = max(least, min(most, fitting))
+
+    def stalls(self, now: float) -> bool:
+        """Whether it holds tasks behind one that turned out to be long."""
+        if self.sync < 2 or self.recalled:
+            return False
+        number, since = self._slate.running()
+        return number != 0 and now - since > _STALLED
+
+    def __repr__(self) -> str:
+        return (
+            f"<Worker {self.number} pid={self.pid} {self.state.name.lower()}"
+            f" sync={self.sync} async={self.asyncs} done={self.done}>"
+        )

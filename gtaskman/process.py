@@ -1,0 +1,36 @@
+"""What this process is to gtaskman: the application, a template, or a worker.
+
+A template and a worker import the application's modules to find its tasks. While they do, code at
+the top of a module must not start work, or each of them would start more of the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from gtaskman.errors import MainGuardError
+
+_importing: str | None = None
+
+
+@contextlib.contextmanager
+def importing(module: str) -> Iterator[None]:
+    """While this lasts, :func:`refuse_at_import` refuses."""
+    global _importing
+    before, _importing = _importing, module
+    try:
+        yield
+    finally:
+        _importing = before
+
+
+def refuse_at_import() -> None:
+    """Raise :class:`MainGuardError` if a worker or its template is importing a module."""
+    if _importing is None:
+        return
+    raise MainGuardError(
+        f"{_importing} starts a gtaskman manager or submits a task while it is imported, and every"
+        " worker imports it to find its tasks. Put that code into a function, and in a script"
+        " under:\n\n    if __name__ == '__main__':\n        main()\n"
+    )

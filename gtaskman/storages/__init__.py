@@ -1,0 +1,21 @@
+"""Where reports are kept."""
+
+from __future__ import annotations
+
+from gtaskman.config import Configuration
+from gtaskman.errors import ConfigurationError
+from gtaskman.storages.base import TaskStorage
+from gtaskman.storages.memory import InMemoryTaskStorage
+
+__all__ = ["InMemoryTaskStorage", "TaskStorage", "connect"]
+
+
+def connect(storage: TaskStorage | str | None, config: Configuration) -> TaskStorage:
+    """The storage itself, or the one that a URL names. Raises :class:`ConfigurationError`."""
+    if isinstance(storage, TaskStorage):
+        return storage
+    if storage in (None, "memory://"):
+        return InMemoryTaskStorage(config.keep_finished, config.keep_bytes)
+    raise ConfigurationError(
+        f"no storage is known under {storage!r}: this version has 'memory://'", "storage"
+    )

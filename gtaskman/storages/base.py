@@ -1,0 +1,58 @@
+"""What every storage of reports does: the documented base class, and its contract."""
+
+from __future__ import annotations
+
+import abc
+
+from gtaskman.report import Report, TaskStatus
+
+
+class TaskStorage(abc.ABC):
+    """The latest report of each task, to be found by id and by status.
+
+    Reports come in any order. A report never replaces one with a higher revision, and never a
+    last one, except by :meth:`insert`, which begins a task anew.
+    """
+
+    @abc.abstractmethod
+    def insert(self, report: Report) -> None:
+        """Keep the first report of a task; whatever was kept under its id goes."""
+
+    @abc.abstractmethod
+    def update(self, report: Report) -> bool:
+        """Keep a newer report; gives False, and changes nothing, if it is none."""
+
+    @abc.abstractmethod
+    def cancel(self, task_id: str, reason: str = "") -> Report | None:
+        """Mark a task that has not ended as cancelled; gives its report, or None."""
+
+    @abc.abstractmethod
+    def delete(self, task_id: str) -> bool:
+        """Forget a task; gives whether it was known."""
+
+    @abc.abstractmethod
+    def report(self, task_id: str) -> Report | None:
+        """The latest report of a task, or None."""
+
+    @abc.abstractmethod
+    def find(
+        self,
+        status: TaskStatus | None = None,
+        finished: bool | None = None,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> list[Report]:
+        """Reports with this status, or ended (True) or not (False), in order of submission."""
+
+    @abc.abstractmethod
+    def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
+        """How many :meth:`find` would find without a limit."""
+
+
+def statuses(status: TaskStatus | None, finished: bool | None) -> list[TaskStatus]:
+    """The statuses that the two filters let through."""
+    return [
+        each
+        for each in TaskStatus
+        if (status is None or each is status) and (finished is None or each.finished is finished)
+    ]

@@ -1,0 +1,484 @@
+"""What to run: the ``@task`` decorator, the classes ``Task`` and ``AsyncTask``, their registry.
+
+A task is a definition (which code, which kind, which limits) and its options. This module builds
+and checks both; it does not know queues, managers or processes. ``submit`` on a task or a task
+function is a convenience that asks the process's default manager.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import itertools
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
+
+from gtaskman.context import Current, running
+from gtaskman.errors import TaskDefinitionError, TaskOptionError
+from gtaskman.fields import MISSING, Mismatch, conform, declared, hints_of
+from gtaskman.report import Progress
+
+if TYPE_CHECKING:
+    from gtaskman.handle import TaskHandle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KINDS = ("sync", "async", "service")
+MAX_ID = 200  # characters: an id is a key in storages and a word in commands
+
+
+# --- definitions ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Definition:
+    """Which code a task runs and under which limits; times in seconds.
+
+    ``timeout`` ends the task, ``soft_timeout`` warns it with :class:`SoftTimeout`; ``retries`` are
+    further attempts after a failure; ``max_crashes`` workers may die under it; a task that is
+    ``at_most_once`` is rather lost than run twice. ``number`` is this process's own.
+    """
+
+    name: str
+    kind: str
+    target: Any
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    retries: int = 0
+    max_crashes: int | None = None
+    at_most_once: bool = False
+    number: int = dataclasses.field(default_factory=itertools.count(1).__next__)
+    is_async: bool = dataclasses.field(init=False)
+    in_class_form: bool = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_async", self.kind == "async")
+        is_class = isinstance(self.target, type) and issubclass(self.target, Task)
+        object.__setattr__(self, "in_class_form", is_class)
+        if self.kind not in KINDS:
+            raise TaskDefinitionError(
+                f"{self.name}: kind must be 'sync' or 'async', not {self.kind!r}"
+            )
+        _check_limit(self.name, "timeout", self.timeout)
+        _check_limit(self.name, "soft_timeout", self.soft_timeout)
+        _check_count(self.name, "retries", self.retries, 0)
+        if self.max_crashes is not None:
+            _check_count(self.name, "max_crashes", self.max_crashes, 1)
+        if self.at_most_once and self.retries:
+            raise TaskDefinitionError(
+                f"{self.name}: at_most_once=True and retries={self.retries} contradict each other"
+            )
+        if self.timeout and self.soft_timeout and self.soft_timeout >= self.timeout:
+            raise TaskDefinitionError(f"{self.name}: soft_timeout must be shorter than timeout")
+
+    @property
+    def module(self) -> str:
+        """The module that holds the code."""
+        return str(getattr(self.target, "__module__", None) or "builtins")
+
+    def replace(self, **changes: Any) -> Definition:
+        """The same code under other limits."""
+        unknown = changes.keys() - _LIMITS
+        if unknown:
+            raise TaskDefinitionError(f"{self.name}: a task has no option {sorted(unknown)[0]!r}")
+        kept = {name: getattr(self, name) for name in ("name", "kind", "target", *_LIMITS)}
+        return Definition(**{**kept, **changes})
+
+
+_LIMITS = ("timeout", "soft_timeout", "retries", "max_crashes", "at_most_once")
+
+
+def _check_limit(name: str, field: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise TaskDefinitionError(f"{name}: {field} takes seconds above 0, not {value!r}")
+
+
+def _check_count(name: str, field: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise TaskDefinitionError(f"{name}: {field} takes a number from {low}, not {value!r}")
+
+
+# --- the registry of names -----------------------------------------------------------------------
+
+registry: dict[str, Definition] = {}
+
+
+def register(definition: Definition) -> None:
+    """Make ``definition`` known by its name; raises if other code has that name already."""
+    known = registry.get(definition.name)
+    if known is not None and _origin(known.target) != _origin(definition.target):
+        raise TaskDefinitionError(
+            f"two tasks claim the name {definition.name!r}: {'.'.join(_origin(known.target))} and"
+            f" {'.'.join(_origin(definition.target))}; give one of them another with name="
+        )
+    registry[definition.name] = definition
+
+
+def _origin(target: Any) -> tuple[str, str]:
+    module = str(getattr(target, "__module__", ""))
+    return _plain(module), str(getattr(target, "__qualname__", target))
+
+
+def _plain(module: str) -> str:
+    # The main module goes by another name in workers, so that its guarded part does not run.
+    return "__main__" if module == "__mp_main__" else module
+
+
+def name_of(target: Any) -> str:
+    """The name that code has unless it is given one: its module and its path therein."""
+    return ".".join(_origin(target))
+
+
+# --- ids -----------------------------------------------------------------------------------------
+
+_ids = itertools.count(1)
+_prefix = ""
+
+
+def _renew_prefix() -> None:
+    global _prefix
+    _prefix = os.urandom(8).hex() + "-"
+
+
+_renew_prefix()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_prefix)
+
+
+def fresh_id() -> str:
+    """An id that no other task has, in this process or elsewhere."""
+    return f"{_prefix}{next(_ids):x}"
+
+
+def check_id(task_id: Any, name: str) -> str:
+    """``task_id`` if it can be one, else :class:`TaskOptionError`."""
+    if not isinstance(task_id, str) or not 0 < len(task_id) <= MAX_ID or not task_id.isprintable():
+        raise TaskOptionError(
+            f"{name}: id takes a printable text of 1 to {MAX_ID} characters, not {task_id!r:.80}",
+            name,
+            "id",
+        )
+    return task_id
+
+
+# --- task objects --------------------------------------------------------------------------------
+
+
+class Task:
+    """A task in class form: annotate its options, write ``run``.
+
+    ::
+
+        class Multiply(gtaskman.Task, timeout=5):
+            number1: float
+            number2: float = 1
+
+            def run(self, progress):
+                return self.number1 * self.number2
+
+        gtaskman.submit(Multiply(number1=5, number2=10)).get()
+
+    Limits (``timeout``, ``soft_timeout``, ``retries``, ``max_crashes``, ``at_most_once``) and a
+    ``name`` go in the class statement. Building one with a wrong, missing or unknown option raises
+    :class:`TaskOptionError`, which names it. ``id`` names the task; else it gets a fresh one.
+    """
+
+    definition: ClassVar[Definition]
+    kind: ClassVar[str] = "sync"
+    id: str
+
+    def __init_subclass__(cls, *, name: str | None = None, **limits: Any) -> None:
+        super().__init_subclass__()
+        unknown = limits.keys() - _LIMITS
+        if unknown:
+            raise TaskDefinitionError(
+                f"{cls.__name__}: a task has no option {sorted(unknown)[0]!r}"
+            )
+        inherited = getattr(cls, "definition", None)
+        if inherited is not None:
+            limits = {field: getattr(inherited, field) for field in _LIMITS} | limits
+        cls.definition = Definition(name=name or name_of(cls), kind=cls.kind, target=cls, **limits)
+        if "run" in cls.__dict__ and cls.__module__ != __name__:
+            register(cls.definition)
+
+    def __init__(self, *args: Any, id: str | None = None, **options: Any) -> None:
+        name = self.definition.name
+        if args:
+            raise TaskOptionError(f"{name} takes its options by name only", name)
+        self.__dict__.update(_fit_options(type(self), name, options))
+        self.id = fresh_id() if id is None else check_id(id, name)
+
+    def run(self, progress: Progress) -> Any:
+        """Do the work. What it returns is the task's result; what it raises, its failure."""
+        raise TaskDefinitionError(f"{self.definition.name} has no run(self, progress) method")
+
+    def __call__(self) -> Any:
+        """Run it right here, in the caller."""
+        return self.run(Progress())
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and keyword arguments that travel."""
+        return (), {name: self.__dict__[name] for name in _declared(type(self))}
+
+    @classmethod
+    def revive(cls, task_id: str, options: dict[str, Any]) -> Task:
+        """The task again, in the process that runs it: the options were checked when it was built."""
+        task = cls.__new__(cls)
+        task.__dict__.update(options)
+        task.id = task_id
+        return task
+
+    def with_options(self, **limits: Any) -> Task:
+        """This task under other limits, such as ``timeout=5``."""
+        self.__dict__["definition"] = self.definition.replace(**limits)
+        return self
+
+    def submit(self) -> TaskHandle:
+        """Submit it to the process's default manager."""
+        from gtaskman import default
+
+        return default.submit(self)
+
+    def __repr__(self) -> str:
+        args, kwargs = self.arguments()
+        shown = [repr(value) for value in args] + [f"{k}={v!r}" for k, v in kwargs.items()]
+        return (
+            f"<{type(self).__name__} {self.definition.name}({', '.join(shown):.200}) id={self.id}>"
+        )
+
+
+class AsyncTask(Task):
+    """A task in class form that runs as a greenlet beside others in one worker."""
+
+    kind = "async"
+
+
+@functools.cache
+def _declared(cls: type) -> dict[str, tuple[Any, Any]]:
+    fields = declared(cls, Task)
+    if "id" in fields or "definition" in fields:
+        raise TaskDefinitionError(f"{cls.__name__}: 'id' and 'definition' cannot be options")
+    return fields
+
+
+def _fit_options(cls: type, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    fields = _declared(cls)
+    for option in options:
+        if option not in fields:
+            known = ", ".join(fields) or "none"
+            raise TaskOptionError(
+                f"{name} has no option {option!r} (it has: {known})", name, option
+            )
+    fitted = {}
+    for field, (annotation, default) in fields.items():
+        value = options.get(field, default)
+        if value is MISSING:
+            raise TaskOptionError(f"{name} needs the option {field!r}", name, field)
+        fitted[field] = _fit(name, field, value, annotation)
+    return fitted
+
+
+def _fit(name: str, field: str, value: Any, annotation: Any) -> Any:
+    try:
+        return conform(value, annotation)
+    except Mismatch as mismatch:
+        raise TaskOptionError(f"{name}: option {field!r}: {mismatch}", name, field) from None
+
+
+class FunctionTask(Task):
+    """A call of a task function, made first and submitted later."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        id: str | None = None,
+    ) -> None:
+        self.__dict__["definition"] = definition
+        self.args = args
+        self.kwargs = kwargs
+        self.id = fresh_id() if id is None else check_id(id, definition.name)
+
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and keyword arguments of the call."""
+        return self.args, self.kwargs
+
+    def run(self, progress: Progress) -> Any:
+        """Call the function right here."""
+        mine = Current(self.id, self.definition.name, 1, None, progress)
+        token = running.set(mine)
+        try:
+            return self.definition.target(*self.args, **self.kwargs)
+        finally:
+            running.reset(token)
+
+
+# --- task functions ------------------------------------------------------------------------------
+
+
+class TaskFunction(Generic[P, R]):
+    """A function that is also a task: what ``@gtaskman.task`` gives.
+
+    Called, it runs right here. ``submit`` hands it to the default manager, ``task`` makes the task
+    object without submitting it. Arguments are checked against the signature, and where they are
+    annotated against the annotation; they are passed on as they are.
+    """
+
+    def __init__(self, definition: Definition, validate: bool = True) -> None:
+        functools.update_wrapper(self, definition.target)
+        self.definition = definition
+        self._signature = _Signature(definition.name, definition.target, validate)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, self.definition.target(*args, **kwargs))
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise :class:`TaskOptionError` unless the function can be called so."""
+        self._signature.check(args, kwargs)
+
+    def task(self, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
+        """The task of this call, to be submitted later."""
+        self._signature.check(args, kwargs)
+        return FunctionTask(self.definition, args, kwargs)
+
+    def with_id(self, id: str, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
+        """The task of this call with an id of the caller's."""
+        self._signature.check(args, kwargs)
+        return FunctionTask(self.definition, args, kwargs, id)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
+        """Submit this call to the process's default manager."""
+        from gtaskman import default
+
+        return default.submit(self, *args, **kwargs)
+
+    def with_options(self, **limits: Any) -> TaskFunction[P, R]:
+        """The same function under other limits, such as ``timeout=5, retries=2``."""
+        changed: TaskFunction[P, R] = TaskFunction(self.definition.replace(**limits))
+        changed._signature = self._signature
+        return changed
+
+    def __reduce__(self) -> Any:
+        # As an argument of another task it travels by name, like a plain function.
+        return f"{self.__qualname__}"
+
+    def __repr__(self) -> str:
+        return f"<task {self.definition.name} ({self.definition.kind})>"
+
+
+class _Signature:
+    """How a function may be called; cheap to ask when there is little to check."""
+
+    def __init__(self, name: str, function: Any, validate: bool) -> None:
+        self._name = name
+        self._signature = inspect.signature(function)
+        self._hints = self._resolve(function) if validate else {}
+        self._low, self._high = self._positional()
+
+    def _resolve(self, function: Any) -> dict[str, Any]:
+        parameters = self._signature.parameters
+        return {
+            name: hint
+            for name, hint in hints_of(function).items()
+            if name in parameters
+            and hint is not Any
+            and parameters[name].kind
+            not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        }
+
+    def _positional(self) -> tuple[int, float]:
+        """How few and how many positional arguments alone make a call; (1, 0) if none do."""
+        low, high = 0, 0.0
+        for parameter in self._signature.parameters.values():
+            required = parameter.default is parameter.empty
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                high = float("inf")
+            elif parameter.kind is parameter.KEYWORD_ONLY and required:
+                return 1, 0
+            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                high += 1
+                low += required
+        return low, high
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not kwargs and not self._hints and self._low <= len(args) <= self._high:
+            return
+        try:
+            bound = self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            quoted = re.search(r"'([^']+)'", str(error))
+            field = quoted.group(1) if quoted else None
+            raise TaskOptionError(
+                f"{self._name}{self._signature}: {error}", self._name, field
+            ) from None
+        for field, hint in self._hints.items():
+            if field in bound:
+                _fit(self._name, field, bound[field], hint)
+
+
+@overload
+def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+
+
+@overload
+def task(
+    *,
+    name: str | None = None,
+    kind: str = "sync",
+    timeout: float | None = None,
+    soft_timeout: float | None = None,
+    retries: int = 0,
+    max_crashes: int | None = None,
+    at_most_once: bool = False,
+    validate: bool = True,
+) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+
+
+def task(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    kind: str = "sync",
+    validate: bool = True,
+    **limits: Any,
+) -> Any:
+    """Make a function a task.
+
+    ``kind`` is ``"sync"`` (a worker process to itself) or ``"async"`` (a greenlet beside others).
+    ``timeout`` and ``soft_timeout`` are seconds from its start; ``retries`` further attempts after
+    a failure; ``max_crashes`` the workers that may die under it; ``at_most_once=True`` for work
+    that must rather be lost than done twice; ``validate=False`` leaves annotations unchecked.
+    Raises :class:`TaskDefinitionError` for an option that makes no sense.
+    """
+    if function is None:
+        return functools.partial(task, name=name, kind=kind, validate=validate, **limits)
+    unknown = limits.keys() - _LIMITS
+    if unknown:
+        raise TaskDefinitionError(
+            f"{name_of(function)}: a task has no option {sorted(unknown)[0]!r}"
+            f" (it has: name, kind, validate, {', '.join(_LIMITS)})"
+        )
+    _check_code(function)
+    definition = Definition(name=name or name_of(function), kind=kind, target=function, **limits)
+    register(definition)
+    return TaskFunction(definition, validate)
+
+
+def _check_code(function: Any) -> None:
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskDefinitionError(
+            f"{name_of(function)} is a coroutine function: under gevent, write it as a plain"
+            " function that blocks, and give it kind='async' to share a worker"
+        )
+    if not callable(function) or inspect.isclass(function):
+        raise TaskDefinitionError(
+            f"@task takes a function, not {function!r:.80}; derive a class from gtaskman.Task"
+        )

@@ -1,0 +1,237 @@
+"""A pipe's end on a gevent loop: reads into frames, writes what the kernel takes.
+
+The reader is a callback of the loop, not a greenlet, and at most a megabyte is read or written in
+one turn: however much there is on the way, the hub goes on. Nothing here blocks but
+:meth:`Channel.drain`, which a worker calls from a task that keeps its hub from running.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gevent import monkey
+
+from gtaskman.errors import FrameError
+from gtaskman.wire.frames import AT_ONCE, Frame, FrameReader
+
+READ, WRITE = 1, 2
+_JOINED = 64 * 1024  # parts up to this size are copied together: one write is cheaper than many
+_VECTORS = 64
+
+
+class Channel:
+    """One end of a worker's pipe.
+
+    ``on_frames(frames)`` gets what was read, in order; their bodies are valid until it returns.
+    ``on_close(error)`` is called once when the other end is gone (None) or talks nonsense.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        loop: Any,
+        limit: int,
+        on_frames: Callable[[list[Frame]], None],
+        on_close: Callable[[FrameError | None], None],
+        ref: bool = True,
+    ) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.reading = False
+        self.closed = False
+        self.total = 0  # bytes read so far
+        self._loop = loop
+        self._reader = FrameReader(limit)
+        self._on_frames = on_frames
+        self._on_close = on_close
+        self._parts: list[bytes | memoryview] = []
+        self._blocked = False
+        self._scheduled = False
+        self._readable = loop.io(fd, READ, ref=ref)
+        self._writable = loop.io(fd, WRITE, ref=ref)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._readable.start(self.read)
+
+    # --- reading
+
+    def read(self) -> None:
+        """Read what is there, up to the turn's share, and hand it on."""
+        if self.reading or self.closed:
+            return
+        self.reading = True
+        try:
+            gone = self._read_some()
+        except FrameError as error:
+            self._close(error)
+        else:
+            if gone:
+                self._close(None)
+        finally:
+            self.reading = False
+
+    def read_all(self) -> None:
+        """Read until the pipe is empty or closed: the last words of a worker that died."""
+        while not self.closed:
+            before = self.total
+            self.read()
+            if self.total == before:
+                return
+
+    def _read_some(self) -> bool:
+        """Whether the other end is gone."""
+        reader, left = self._reader, AT_ONCE
+        while left > 0:
+            room = reader.room()
+            try:
+                count = os.readv(self.fd, (room,))
+            except BlockingIOError:
+                return False
+            except (ConnectionResetError, BrokenPipeError):
+                # A peer that dies with unread bytes of ours resets the pipe: an end like any other.
+                return True
+            if not count:
+                return True
+            self.total += count
+            left -= count
+            frames = reader.advance(count)
+            if frames:
+                self._on_frames(frames)
+            if count < len(room) or self.closed:
+                return False
+        return False
+
+    @property
+    def torn(self) -> bool:
+        """Whether the last bytes were the beginning of a frame that never came whole."""
+        return self._reader.inside
+
+    # --- writing
+
+    @property
+    def pending(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return sum(map(len, self._parts))
+
+    def put(self, *parts: bytes | memoryview) -> None:
+        """Take bytes to be written by the next :meth:`flush`, :meth:`soon` or :meth:`drain`."""
+        self._parts.extend(parts)
+
+    def put_frame(self, head: bytes, body: bytes, buffers: Sequence[memoryview]) -> None:
+        """:meth:`put` for a frame."""
+        if buffers:
+            self._parts.extend((head, body, *(raw for raw in buffers if raw.nbytes)))
+        else:
+            self._parts.append(head + body)
+
+    def soon(self) -> None:
+        """Flush at the end of this turn of the loop, once for all that is put until then."""
+        if not self._scheduled and not self._blocked:
+            self._scheduled = True
+            self._loop.run_callback(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the kernel takes now; the rest goes when it takes more."""
+        if self._blocked or self.closed or not self._parts:
+            return
+        if not self._write_some():
+            self._blocked = True
+            self._writable.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        if self._write_some():
+            self._blocked = False
+            self._writable.stop()
+
+    def drain(self) -> None:
+        """Write everything, blocking: for a task that keeps the hub from running."""
+        poll = None
+        while self._parts and not self.closed:
+            if self._write_some() or not self._parts:
+                continue
+            if poll is None:
+                poll = monkey.get_original("select", "poll")()
+                poll.register(self.fd, select.POLLOUT)
+            poll.poll()
+
+    def _write_some(self) -> bool:
+        """Write up to a turn's share; whether everything went."""
+        offered = self._gather()
+        size = sum(map(len, offered))
+        try:
+            count = (
+                os.write(self.fd, offered[0]) if len(offered) == 1 else os.writev(self.fd, offered)
+            )
+        except BlockingIOError:
+            count = 0
+        except (BrokenPipeError, ConnectionResetError):
+            # The reading side reports the death, with whatever the peer said before.
+            self._parts.clear()
+            return True
+        self._drop(offered, count)
+        return not self._parts and count == size
+
+    def _gather(self) -> list[bytes | memoryview]:
+        """The next parts to offer: the small ones joined, at most a turn's share in all."""
+        parts, offered, small, size = self._parts, [], [], 0
+        taken = 0
+        for part in parts:
+            length = len(part)
+            if size + length > AT_ONCE and size:
+                break
+            taken += 1
+            size += length
+            if length <= _JOINED:
+                small.append(part)
+                continue
+            if small:
+                offered.append(b"".join(small))
+                small = []
+            offered.append(part if length <= AT_ONCE else memoryview(part)[:AT_ONCE])
+            if len(offered) >= _VECTORS or length > AT_ONCE:
+                break
+        if small:
+            offered.append(b"".join(small))
+        self._taken = taken
+        return offered
+
+    _taken = 0
+
+    def _drop(self, offered: list[bytes | memoryview], count: int) -> None:
+        """Forget ``count`` bytes of what was offered, keep the rest at the head."""
+        parts, taken = self._parts, self._taken
+        rest: list[bytes | memoryview] = []
+        if taken and len(parts[taken - 1]) > AT_ONCE:
+            rest.append(memoryview(parts[taken - 1])[AT_ONCE:])
+        unsent: list[bytes | memoryview] = []
+        for part in offered:
+            if count >= len(part):
+                count -= len(part)
+            else:
+                unsent.append(memoryview(part)[count:])
+                count = 0
+        parts[:taken] = unsent + rest
+
+    # --- the end
+
+    def _close(self, error: FrameError | None) -> None:
+        if not self.closed:
+            self.stop()
+            self._on_close(error)
+
+    def stop(self) -> None:
+        """Stop reading and writing; the descriptor stays the owner's."""
+        self.closed = True
+        self._readable.stop()
+        self._writable.stop()
+        self._readable.close()
+        self._writable.close()
+        self._parts.clear()

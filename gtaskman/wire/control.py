@@ -1,0 +1,127 @@
+"""What a manager and its zygote say to each other, and how.
+
+::
+
+    manager -> zygote: Init  Import  Fork (+ pipe, page)
+    zygote -> manager: Importing  Imported  Hello  Up (+ pidfd)  Refused  Exit
+
+One message is one packet of a SOCK_SEQPACKET socket; descriptors travel beside it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import pickle
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gtaskman.wire.settings import Settings
+
+_LARGEST = 200 * 1024  # bytes of one packet: what a socket's buffer holds by default
+_MOST_FDS = 4
+_LENGTH = struct.Struct("<I")
+
+
+class Init(NamedTuple):
+    """What the template is to be."""
+
+    settings: Settings
+
+
+class Import(NamedTuple):
+    """Import this module too, so that later workers have it."""
+
+    module: str
+
+
+class Fork(NamedTuple):
+    """Fork a worker; its pipe and its slate come along."""
+
+    worker: int
+
+
+class Importing(NamedTuple):
+    """The template is about to import this module: whoever waits too long knows for what."""
+
+    module: str
+
+
+class Imported(NamedTuple):
+    """It did, or ``error`` is the traceback; ``unfit`` says why it cannot be a template now."""
+
+    module: str
+    error: str | None
+    unfit: str | None
+
+
+class Hello(NamedTuple):
+    """The template is ready."""
+
+
+class Up(NamedTuple):
+    """A worker lives; its pidfd comes along."""
+
+    worker: int
+    pid: int
+
+
+class Refused(NamedTuple):
+    """A worker could not be forked."""
+
+    worker: int
+    error: str
+
+
+class Exit(NamedTuple):
+    """A worker has ended: its wait status and the most memory it had, in bytes."""
+
+    pid: int
+    status: int
+    maxrss: int
+
+
+def send(socket: _socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
+    """Send one message with ``fds`` beside it. Raises OSError; a peer that is gone is one."""
+    data = pickle.dumps(message, 5)
+    beside = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    socket.sendmsg([data], beside, _socket.MSG_NOSIGNAL)
+
+
+def receive(socket: _socket.socket) -> tuple[Any, list[int]]:
+    """One message and its descriptors; (None, []) when the other end is gone."""
+    room = _socket.CMSG_SPACE(_MOST_FDS * 4)
+    try:
+        data, beside, _, _ = socket.recvmsg(_LARGEST, room, _socket.MSG_CMSG_CLOEXEC)
+    except (ConnectionResetError, BrokenPipeError):
+        data, beside = b"", []
+    fds = array.array("i")
+    for level, kind, value in beside:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fds.frombytes(value[: len(value) - len(value) % fds.itemsize])
+    return (pickle.loads(data) if data else None), list(fds)
+
+
+def pack_settings(settings: Settings) -> bytes:
+    """The settings as the first bytes on the pipe of a worker that has no zygote."""
+    data = pickle.dumps(settings, 5)
+    return _LENGTH.pack(len(data)) + data
+
+
+def receive_settings(pipe: _socket.socket) -> Settings:
+    """Read what :func:`pack_settings` packed, and not a byte more."""
+    (size,) = _LENGTH.unpack(_read_exactly(pipe, _LENGTH.size))
+    settings = pickle.loads(_read_exactly(pipe, size))
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def _read_exactly(pipe: _socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = pipe.recv(size - len(data))
+        if not more:
+            raise EOFError("the manager is gone")
+        data += more
+    return data

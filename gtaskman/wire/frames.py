@@ -1,0 +1,241 @@
+"""Bytes <-> frames, without any I/O.
+
+A frame on the pipe::
+
+    u32 body length | u8 kind | u8 flags | u16 buffers | u64 number
+    then a u64 for each buffer: its size, and in the top byte what it becomes
+    then the body, then the buffers
+
+Small frames are parsed in place, in one buffer that is kept: reading into a fresh one for each
+message costs a map and an unmap of memory. A frame that would not fit is read straight into
+buffers of its own, so that nothing large is ever copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import mmap
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gtaskman.errors import FrameError, FrameTooLarge
+
+HEADER = struct.Struct("<IBBHQ")
+HEADER_SIZE = HEADER.size
+KEPT = 256 * 1024  # bytes of the kept buffer: what a pipe holds at most in one read
+AT_ONCE = 1024 * 1024  # bytes read or written per turn at most, so that the hub goes on
+MAX_BUFFERS = 4096
+_MAPPED = 64 * 1024  # a buffer from this size on is mapped, which zeroes it lazily
+_SIZE_MASK = (1 << 56) - 1
+
+
+class Becomes(enum.IntEnum):
+    """What a received buffer is made of: it must arrive as the type that was sent."""
+
+    MEMORY = 0
+    BYTES = 1
+    BYTEARRAY = 2
+
+
+class Frame(NamedTuple):
+    """One message as it came. ``body`` is valid until the next read, ``buffers`` for ever."""
+
+    kind: int
+    flags: int
+    number: int
+    body: memoryview
+    buffers: Sequence[object]
+
+
+_NO_BUFFERS: tuple[object, ...] = ()
+
+
+def head(
+    kind: int, flags: int, number: int, size: int, buffers: Sequence[memoryview] = ()
+) -> bytes:
+    """The bytes that go before a body of ``size`` bytes and its ``buffers``."""
+    if not buffers:
+        return HEADER.pack(size, kind, flags, 0, number)
+    sizes = [raw.nbytes | (becomes(raw) << 56) for raw in buffers]
+    return HEADER.pack(size, kind, flags, len(sizes), number) + struct.pack(
+        f"<{len(sizes)}Q", *sizes
+    )
+
+
+def becomes(raw: memoryview) -> Becomes:
+    """What the receiver shall make of this buffer."""
+    owner = type(raw.obj)
+    if owner is bytes:
+        return Becomes.BYTES
+    return Becomes.BYTEARRAY if owner is bytearray else Becomes.MEMORY
+
+
+def allocate(size: int, kind: int) -> tuple[object, memoryview]:
+    """A buffer to be filled: the object that will be handed on, and a writable view of it.
+
+    ``bytes`` and ``bytearray`` come from the C API unfilled. Python's own constructors would zero
+    100 MB first, and a copy afterwards would stop the hub for as long again. Filling a bytes
+    object that nobody has seen yet is what ``PyBytes_FromStringAndSize(NULL, n)`` is for.
+    """
+    if kind == Becomes.BYTES:
+        made = _new_bytes(None, size)
+        return made, _view_of(_bytes_at(made), size, _WRITABLE)
+    if kind == Becomes.BYTEARRAY:
+        grown = _new_bytearray(None, size)
+        return grown, memoryview(grown)
+    if size < _MAPPED:
+        small = memoryview(bytearray(size))
+        return small, small
+    mapped = memoryview(mmap.mmap(-1, size))
+    return mapped, mapped
+
+
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.restype = ctypes.py_object
+_new_bytes.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+_new_bytearray = ctypes.pythonapi.PyByteArray_FromStringAndSize
+_new_bytearray.restype = ctypes.py_object
+_new_bytearray.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+_bytes_at = ctypes.pythonapi.PyBytes_AsString
+_bytes_at.restype = ctypes.c_void_p
+_bytes_at.argtypes = [ctypes.py_object]
+_view_of = ctypes.pythonapi.PyMemoryView_FromMemory
+_view_of.restype = ctypes.py_object
+_view_of.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+_WRITABLE = 0x200  # PyBUF_WRITE
+
+
+class _Filling:
+    """A large frame while its parts are being read."""
+
+    def __init__(self, kind: int, flags: int, number: int, size: int, sizes: Sequence[int]) -> None:
+        self.kind, self.flags, self.number = kind, flags, number
+        self.body = (
+            memoryview(bytearray(size)) if size < _MAPPED else memoryview(mmap.mmap(-1, size))
+        )
+        made = [allocate(each & _SIZE_MASK, each >> 56) for each in sizes]
+        self.buffers = [owner for owner, _ in made]
+        self._views = [view for view in (self.body, *(view for _, view in made)) if len(view)]
+        self._at = 0
+
+    @property
+    def full(self) -> bool:
+        return not self._views
+
+    def room(self) -> memoryview:
+        return self._views[0][self._at : self._at + AT_ONCE]
+
+    def advance(self, count: int) -> None:
+        self._at += count
+        if self._at == len(self._views[0]):
+            del self._views[0]
+            self._at = 0
+
+    def take(self, data: memoryview) -> int:
+        """Fill in from ``data``; gives how many bytes were taken."""
+        taken = 0
+        while taken < len(data) and self._views:
+            room = self.room()
+            count = min(len(room), len(data) - taken)
+            room[:count] = data[taken : taken + count]
+            self.advance(count)
+            taken += count
+        return taken
+
+    def frame(self) -> Frame:
+        return Frame(self.kind, self.flags, self.number, self.body, self.buffers)
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames, wherever the reads happen to split it.
+
+    Read into :meth:`room`, then say with :meth:`advance` how much came. ``limit`` is the largest
+    frame in bytes; a larger one raises :class:`FrameTooLarge`, and what cannot be a frame
+    :class:`FrameError`: after either the stream is of no use any more.
+    """
+
+    def __init__(self, limit: int, kept: int = KEPT) -> None:
+        self._limit = limit
+        self._kept = bytearray(kept)
+        self._view = memoryview(self._kept)
+        self._have = 0
+        self._large = min(kept // 2, limit)
+        self._filling: _Filling | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the stream stands inside a frame, so that an end here tears it."""
+        return self._have > 0 or self._filling is not None
+
+    def room(self) -> memoryview:
+        """Where the next bytes go."""
+        if self._filling is not None:
+            return self._filling.room()
+        return self._view[self._have :]
+
+    def advance(self, count: int) -> list[Frame]:
+        """Take note of ``count`` new bytes; gives the frames that are whole now."""
+        if self._filling is not None:
+            self._filling.advance(count)
+            return self._filled()
+        self._have += count
+        return self._parse()
+
+    def _filled(self) -> list[Frame]:
+        filling = self._filling
+        if filling is None or not filling.full:
+            return []
+        self._filling = None
+        return [filling.frame()]
+
+    def _parse(self) -> list[Frame]:
+        # The hot loop of both sides: one pass over what is there, no call per frame.
+        frames: list[Frame] = []
+        view, have, at = self._view, self._have, 0
+        unpack, header = HEADER.unpack_from, HEADER_SIZE
+        append = frames.append
+        new = tuple.__new__  # a quarter of what NamedTuple's own constructor takes
+        while have - at >= header:
+            size, kind, flags, count, number = unpack(view, at)
+            start = at + header
+            if count or size > self._large:
+                taken = self._with_buffers(frames, at, have)
+                if taken == 0:
+                    break
+                at += taken
+                continue
+            end = start + size
+            if end > have:
+                break
+            append(new(Frame, (kind, flags, number, view[start:end], _NO_BUFFERS)))
+            at = end
+        self._keep(at)
+        return frames
+
+    def _with_buffers(self, frames: list[Frame], at: int, have: int) -> int:
+        """Parse a frame that is large or has buffers; gives how many bytes of it were taken."""
+        size, kind, flags, count, number = HEADER.unpack_from(self._view, at)
+        if count > MAX_BUFFERS:
+            raise FrameError(f"a frame claims {count} buffers: these are no frames of ours")
+        start = at + HEADER_SIZE + 8 * count
+        if start > have:
+            return 0
+        sizes = struct.unpack_from(f"<{count}Q", self._view, at + HEADER_SIZE)
+        total = size + sum(each & _SIZE_MASK for each in sizes)
+        if total > self._limit:
+            raise FrameTooLarge(f"a frame of {total} bytes is over the limit of {self._limit}")
+        filling = _Filling(kind, flags, number, size, sizes)
+        taken = filling.take(self._view[start:have])
+        if filling.full:
+            frames.append(filling.frame())
+        else:
+            self._filling = filling
+        return start + taken - at
+
+    def _keep(self, at: int) -> None:
+        rest = self._have - at
+        if at and rest:
+            self._kept[:rest] = bytes(self._view[at : self._have])
+        self._have = rest

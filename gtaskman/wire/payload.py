@@ -1,0 +1,123 @@
+"""Values <-> bytes: pickle protocol 5, large buffers beside it instead of in it.
+
+What travels arrives as it was, equal and of the same type. Large ``bytes`` and ``bytearray`` at
+the top level, and whatever offers its memory to pickle (numpy arrays do), travel as buffers: they
+are neither copied nor do they stop the hub while they are encoded.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gtaskman.errors import PayloadError
+from gtaskman.wire.frames import MAX_BUFFERS
+
+EMPTY = 1  # flag: there is no body, the value is None, or there are no arguments
+BESIDE = 64 * 1024  # bytes from which a value at the top level travels as a buffer
+_PROTOCOL = 5
+_dumps = pickle.dumps
+_loads = pickle.loads
+
+
+class Payload(NamedTuple):
+    """An encoded value: the flag ``EMPTY`` or 0, the body, the buffers beside it."""
+
+    flags: int
+    body: bytes
+    buffers: tuple[memoryview, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes on the pipe."""
+        return len(self.body) + sum(raw.nbytes for raw in self.buffers)
+
+
+NOTHING = Payload(EMPTY, b"", ())
+
+
+def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> Payload:
+    """Encode what a task is called with. Raises :class:`PayloadError`."""
+    if not args and not kwargs:
+        return NOTHING
+    args = tuple(_beside(value) for value in args)
+    if kwargs:
+        kwargs = {name: _beside(value) for name, value in kwargs.items()}
+    return _encode((args, kwargs), limit)
+
+
+def decode_arguments(
+    flags: int, body: bytes | memoryview, buffers: Sequence[object]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What :func:`encode_arguments` encoded."""
+    if flags & EMPTY:
+        return (), {}
+    args, kwargs = _loads(body, buffers=buffers)
+    return args, kwargs
+
+
+def encode_value(value: Any, limit: int) -> Payload:
+    """Encode a result. Raises :class:`PayloadError`."""
+    return NOTHING if value is None else _encode(_beside(value), limit)
+
+
+def decode_value(flags: int, body: bytes | memoryview, buffers: Sequence[object]) -> Any:
+    """What :func:`encode_value` encoded."""
+    return None if flags & EMPTY else _loads(body, buffers=buffers)
+
+
+def _beside(value: Any) -> Any:
+    kind = type(value)
+    if (kind is bytes or kind is bytearray) and len(value) >= BESIDE:
+        return pickle.PickleBuffer(value)
+    return value
+
+
+def _encode(value: Any, limit: int) -> Payload:
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        body = _dumps(value, _PROTOCOL, buffer_callback=buffers.append)
+    except Exception as error:
+        buffers.clear()
+        body = _by_value(value, error)
+    if not buffers and len(body) <= limit:
+        return Payload(0, body, ())
+    return _with_buffers(value, body, buffers, limit)
+
+
+def _with_buffers(
+    value: Any, body: bytes, buffers: list[pickle.PickleBuffer], limit: int
+) -> Payload:
+    if len(buffers) > MAX_BUFFERS:
+        body, buffers = _dumps(value, _PROTOCOL), []
+    try:
+        raws = tuple(each.raw() for each in buffers)
+    except BufferError:
+        # Memory that is not contiguous has no raw view: it travels inside the pickle.
+        body, raws = _dumps(value, _PROTOCOL), ()
+    payload = Payload(0, body, raws)
+    if payload.size > limit:
+        raise PayloadError(
+            f"it takes {payload.size:,} bytes, over the limit of {limit:,}; send a path or a key"
+            " instead of the data, or raise Configuration.max_frame"
+        )
+    return payload
+
+
+def _by_value(value: Any, error: Exception) -> bytes:
+    """Lambdas, nested functions and the like: cloudpickle carries them if it is installed."""
+    try:
+        import cloudpickle
+    except ImportError:
+        raise PayloadError(
+            f"{type(error).__name__}: {error}; what cannot be imported by name travels only if"
+            " cloudpickle is installed (pip install 'gtaskman[cloudpickle]')"
+        ) from error
+    try:
+        with io.BytesIO() as stream:
+            cloudpickle.Pickler(stream, _PROTOCOL).dump(value)
+            return stream.getvalue()
+    except Exception:
+        raise PayloadError(f"{type(error).__name__}: {error}") from error
