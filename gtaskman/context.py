@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import time
+from typing import Protocol
 
 from gtaskman.report import Progress
 
@@ -26,9 +27,20 @@ class Current:
         """Seconds left until the deadline (never below 0), or None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
+    def current(self) -> Current:
+        """Itself: it is the simplest :class:`Running`."""
+        return self
+
+
+class Running(Protocol):
+    """A run that can say what is current in it; most tasks never ask."""
+
+    def current(self) -> Current:
+        """What it knows of itself."""
+
 
 # Set by whoever runs a task. Greenlets spawned by the task inherit it.
-running: contextvars.ContextVar[Current] = contextvars.ContextVar("gtaskman.running")
+running: contextvars.ContextVar[Running] = contextvars.ContextVar("gtaskman.running")
 
 
 def current() -> Current:
@@ -38,4 +50,4 @@ def current() -> Current:
     empty id, attempt 0 and a progress that leads nowhere.
     """
     found = running.get(None)
-    return found if found is not None else Current("", "", 0, None, Progress())
+    return found.current() if found is not None else Current("", "", 0, None, Progress())

@@ -163,7 +163,7 @@ class TaskCancelled(GTaskmanError):
         return f"task {self.report.name} ({self.report.id}) was cancelled{why}"
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it carries text, it is never raised
+class RemoteTraceback(Exception):
     """Stands as the cause of a task's exception and prints the frames it had in the worker."""
 
     def __init__(self, text: str) -> None:
@@ -181,7 +181,7 @@ class SoftTimeout(GTaskmanError):
     """Raised *inside* a task at its soft time limit; it may clean up and still return a value."""
 
 
-class Cancelled(GreenletExit):
+class Cancelled(GreenletExit):  # type: ignore[misc] # greenlet's types do not reach us
     """Thrown *into* a task that must stop. Clean up and let it pass; who swallows it is killed."""
 
     def __init__(self, *args: Any) -> None:

@@ -22,13 +22,9 @@ class Events:
     """
 
     def __init__(self) -> None:
-        self._callbacks: dict[str, list[tuple[Callback, bool]]] = {}
+        self.callbacks: dict[str, list[tuple[Callback, bool]]] = {}  # empty if nobody listens
         self._due: collections.deque[tuple[str, Any]] = collections.deque()
         self._greenlet: gevent.Greenlet | None = None
-
-    def __bool__(self) -> bool:
-        """Whether anybody listens at all."""
-        return bool(self._callbacks)
 
     def on(self, event: str, callback: Callback) -> None:
         """Call ``callback(payload)`` at every ``event``."""
@@ -42,17 +38,17 @@ class Events:
         """Do not call ``callback`` any more (without one: nobody) at ``event``."""
         left = [
             (each, once)
-            for each, once in self._callbacks.get(event, ())
+            for each, once in self.callbacks.get(event, ())
             if callback is not None and each != callback
         ]
         if left:
-            self._callbacks[event] = left
+            self.callbacks[event] = left
         else:
-            self._callbacks.pop(event, None)
+            self.callbacks.pop(event, None)
 
     def emit(self, event: str, payload: Any) -> None:
         """Tell everybody who listens to ``event``; returns at once."""
-        if event not in self._callbacks:
+        if event not in self.callbacks:
             return
         self._due.append((event, payload))
         if self._greenlet is None:
@@ -61,12 +57,12 @@ class Events:
     def _add(self, event: str, callback: Callback, once: bool) -> None:
         if not callable(callback):
             raise TypeError(f"the callback of {event!r} must be callable, not {callback!r:.80}")
-        self._callbacks[event] = [*self._callbacks.get(event, ()), (callback, once)]
+        self.callbacks[event] = [*self.callbacks.get(event, ()), (callback, once)]
 
     def _deliver(self) -> None:
         while self._due:
             event, payload = self._due.popleft()
-            for callback, once in self._callbacks.get(event, ()):
+            for callback, once in self.callbacks.get(event, ()):
                 if once:
                     self.off(event, callback)
                 try:

@@ -6,6 +6,7 @@ leave here as :class:`Mismatch` and the caller says whose field it was.
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import typing
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 
 
-class Mismatch(ValueError):  # noqa: N818 - private to this package, always translated
+class Mismatch(ValueError):
     """Raised when a value does not fit its annotation; the text says what was expected."""
 
 
@@ -35,20 +36,13 @@ def declared(cls: type, stop: type) -> dict[str, tuple[Any, Any]]:
     for base in reversed(cls.__mro__):
         if not issubclass(base, stop) or base is stop:
             continue
-        for name in base.__dict__.get("__annotations__", None) or _annotations(base):
+        for name in inspect.get_annotations(base):
             if name.startswith("_") or typing.get_origin(hints.get(name)) is ClassVar:
                 continue
             if hints.get(name) is ClassVar:
                 continue
             found[name] = (hints.get(name, Any), getattr(cls, name, MISSING))
     return found
-
-
-def _annotations(cls: type) -> typing.Iterable[str]:
-    # From Python 3.14 on, annotations are made when asked for and are not in the class's dict.
-    import inspect
-
-    return inspect.get_annotations(cls)
 
 
 def hints_of(thing: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class TaskHandle(Latch):
         self.id = task_id
         self._manager = manager
         self._job: Job | None = None
-        self._report: Report | None = None
+        self._report: Report | None = None  # its last one, once it has ended
         self._exception: bytes | None = None
         self._feeds: list[ProgressFeed] | None = None
 
@@ -94,12 +94,9 @@ class TaskHandle(Latch):
     def progress(self) -> Iterator[Report]:
         """The task's reports from now on as they come; the last one ends it."""
         feed = ProgressFeed(self)
+        self._feeds = [*(self._feeds or ()), feed]
         if self._report is not None:
             feed.push(self._report)
-        else:
-            self._feeds = [*(self._feeds or ()), feed]
-            if self._report is not None:  # it settled in another thread meanwhile
-                feed.push(self._report)
         return feed
 
     def cancel(self, reason: str | None = None) -> bool:
@@ -138,14 +135,15 @@ class TaskHandle(Latch):
         """Stand for this job until it is settled."""
         self._job = job
 
-    def settle(self, report: Report, exception: bytes | None = None) -> None:
-        """The task has ended."""
+    def settle(self, report: Report, exception: bytes | None = None) -> bool:
+        """The task has ended; whether somebody waits, who is to be woken by :meth:`wake`."""
         self._exception = exception
         self._report = report
         self._job = None
         if self._feeds is not None:
             self.tell(report)
-        self.open()
+        self._opened = True
+        return self._waiters is not None
 
     def tell(self, report: Report) -> None:
         """The task has made progress."""

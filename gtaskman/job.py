@@ -61,6 +61,19 @@ class Job:
             self.processing or self.definition.is_async or worker.running_number() == self.number
         )
 
+    def first_report(self) -> Report:
+        """That it waits; revision 1."""
+        self.revision = 1
+        definition = self.definition
+        return Report(
+            self.id,
+            definition.name,
+            definition.kind,
+            TaskStatus.WAITING,
+            self.created_at,
+            revision=1,
+        )
+
     def report(self) -> Report:
         """How it stands; the next revision."""
         self.revision += 1

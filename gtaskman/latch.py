@@ -91,11 +91,15 @@ class Latch:
         self._opened = True
         # Who adds itself after this line finds it open and does not wait.
         if self._waiters is not None:
-            with _guard:
-                waiters, self._waiters = self._waiters, None
-            here = get_hub_if_exists()
-            for waiter in waiters:
-                waiter.wake(here)
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake whoever waits; it is open."""
+        with _guard:
+            waiters, self._waiters = self._waiters, None
+        here = get_hub_if_exists()
+        for waiter in waiters or ():
+            waiter.wake(here)
 
     def done(self) -> bool:
         """Whether it has happened."""

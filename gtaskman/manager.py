@@ -106,6 +106,7 @@ class TaskManager:
         self._ebb: Latch | None = None  # opens when enough of them have gone
         self._pumping = False
         self._pump_due = False
+        self._gathered: list[TaskHandle] | None = None  # handles whose waiters are to be woken
         self._ready = Latch()
         self._drained: Latch | None = None
         self._stopped = Latch()
@@ -338,11 +339,12 @@ class TaskManager:
             raise TaskDefinitionError(
                 f"{definition.name} is a service, which runs for ever: give it to a ServiceManager"
             )
-        assert self._pool is not None
+        pool = self._pool
+        assert pool is not None
         if self._is_here():
-            self._pool.prepare(definition)
+            pool.prepare(definition)
         else:
-            self._in_hub(lambda: self._pool and self._pool.prepare(definition))
+            self._in_hub(lambda: pool.prepare(definition))
         self._known.add(definition.number)
 
     def _encode(
@@ -365,7 +367,7 @@ class TaskManager:
         self._pending += job.cost
         if len(self._jobs) == 1:
             self._keep_alive()
-        self.storage.insert(job.report())
+        self.storage.insert(job.first_report())
         self.queue.enqueue(job)
 
     def _await_ebb(self) -> None:
@@ -455,7 +457,7 @@ class TaskManager:
         report = job.report()
         self.storage.update(report)
         job.handle.tell(report)
-        if self.events:
+        if self.events.callbacks:
             self._emit("task-progress", report)
 
     def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
@@ -528,13 +530,31 @@ class TaskManager:
         self.queue.settle(job)
         self.storage.update(report)
         self._counts[report.status] += 1
-        if self.events:
+        if self.events.callbacks:
             self._emit(_EVENTS[report.status], report)
         if not self._jobs:
             self._keeper.stop()
             if self._drained is not None:
                 self._drained.open()
-        job.handle.settle(report, exception)
+        handle = job.handle
+        if handle.settle(report, exception):
+            if self._gathered is not None:
+                self._gathered.append(handle)
+            else:
+                handle.wake()
+
+    def on_batch(self) -> None:
+        """Several tasks have ended at once: whoever waits for one is woken when all are settled.
+
+        Woken after each, it would find the next one not settled yet, and wait again.
+        """
+        self._gathered = []
+
+    def on_batch_end(self) -> None:
+        """Now."""
+        gathered, self._gathered = self._gathered, None
+        for handle in gathered or ():
+            handle.wake()
 
     def _emit(self, event: str, report: Report) -> None:
         self.events.emit(event, report)

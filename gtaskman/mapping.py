@@ -35,7 +35,7 @@ def run(
     if chunksize is None or chunksize == 1:
         handles = _single(manager, function, source)
         window = _PER_WORKER * manager.config.max_processes
-        take = _one
+        take: Callable[[TaskHandle], Iterable[Any]] = _one
     else:
         handles = _chunks(manager, definition, source, chunksize, check)
         window = _CHUNKS_PER_WORKER * manager.config.max_processes

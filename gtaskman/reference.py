@@ -90,7 +90,8 @@ def _by_value(definition: Definition) -> bytes:
         return bytes(dumps(definition.target))
     except Exception as error:
         raise TaskTravelError(
-            f"task {definition.name} cannot travel to a worker: {type(error).__name__}: {error}{mend}"
+            f"task {definition.name} cannot travel to a worker:"
+            f" {type(error).__name__}: {error}{mend}"
         ) from error
 
 

@@ -26,6 +26,9 @@ class TaskStatus(enum.Enum):
     FAILED = "failed"  # final: it raised, timed out, or its worker died
     CANCELLED = "cancelled"  # final: somebody asked for it
 
+    # Enum's own is written in Python, and statuses are keys on the way of every task.
+    __hash__ = object.__hash__
+
     @property
     def finished(self) -> bool:
         """Whether nothing follows this status."""

@@ -13,6 +13,7 @@ import inspect
 import itertools
 import os
 import re
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -214,7 +215,7 @@ class Task:
         self.__dict__.update(_fit_options(type(self), name, options))
         self.id = fresh_id() if id is None else check_id(id, name)
 
-    def run(self, progress: Progress) -> Any:
+    def run(self, progress: Progress) -> Any:  # noqa: ARG002 - for those who override it
         """Do the work. What it returns is the task's result; what it raises, its failure."""
         raise TaskDefinitionError(f"{self.definition.name} has no run(self, progress) method")
 
@@ -228,7 +229,7 @@ class Task:
 
     @classmethod
     def revive(cls, task_id: str, options: dict[str, Any]) -> Task:
-        """The task again, in the process that runs it: the options were checked when it was built."""
+        """The task again, in the process that runs it; its options were checked before."""
         task = cls.__new__(cls)
         task.__dict__.update(options)
         task.id = task_id
@@ -259,11 +260,18 @@ class AsyncTask(Task):
     kind = "async"
 
 
-@functools.cache
+_fields: weakref.WeakKeyDictionary[type, dict[str, tuple[Any, Any]]] = weakref.WeakKeyDictionary()
+
+
 def _declared(cls: type) -> dict[str, tuple[Any, Any]]:
+    """The options of a task class, found out once: annotations may be known only after it is."""
+    known = _fields.get(cls)
+    if known is not None:
+        return known
     fields = declared(cls, Task)
     if "id" in fields or "definition" in fields:
         raise TaskDefinitionError(f"{cls.__name__}: 'id' and 'definition' cannot be options")
+    _fields[cls] = fields
     return fields
 
 
@@ -367,7 +375,7 @@ class TaskFunction(Generic[P, R]):
 
     def __reduce__(self) -> Any:
         # As an argument of another task it travels by name, like a plain function.
-        return f"{self.__qualname__}"
+        return str(self.definition.target.__qualname__)
 
     def __repr__(self) -> str:
         return f"<task {self.definition.name} ({self.definition.kind})>"

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from gtaskman.errors import PayloadError
-from gtaskman.wire.messages import DONE, FAIL, SPAN, Ended, Fault, pack
-from gtaskman.wire.payload import Payload, encode_value
+from gtaskman.wire.messages import DONE, FAIL, Ended, Fault, pack
+from gtaskman.wire.payload import NOTHING, Payload, encode_value
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _LONGEST = 64 * 1024  # characters of a traceback
@@ -24,8 +24,13 @@ class Outcome(NamedTuple):
     payload: Payload
 
 
+_RETURNED = Outcome(DONE, NOTHING.flags, NOTHING)
+
+
 def completed(name: str, value: Any, limit: int) -> Outcome:
     """It returned ``value``; a value that cannot travel is a failure of the task."""
+    if value is None:
+        return _RETURNED
     try:
         payload = encode_value(value, limit)
     except PayloadError as error:
@@ -43,11 +48,6 @@ def failed(ended: Ended, error: BaseException) -> Outcome:
 def stopped(ended: Ended) -> Outcome:
     """It was asked to stop, and did."""
     return Outcome(FAIL, ended, Payload(0, pack(Fault(None, "", None, None)), ()))
-
-
-def span(started: float, ended: float) -> bytes:
-    """The times that go before the payload."""
-    return SPAN.pack(started, ended)
 
 
 def type_name(error: BaseException) -> str:

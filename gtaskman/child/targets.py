@@ -8,7 +8,7 @@ from typing import Any
 from gtaskman.reference import Main, Reference, import_main, resolve
 
 
-class Unresolved(Exception):  # noqa: N818 - private, always translated
+class Unresolved(Exception):
     """Raised when the code cannot be had in this worker; the cause says why."""
 
 
@@ -17,28 +17,28 @@ class Targets:
 
     def __init__(self, main: Main | None) -> None:
         self._main = main
-        self._names: dict[int, str] = {}
-        self._references: dict[int, Reference] = {}
-        self._found: dict[int, Any] = {}
+        self._defined: dict[int, tuple[str, Reference]] = {}
+        self._found: dict[int, tuple[str, Any]] = {}
 
     def define(self, number: int, definition: tuple[str, Reference]) -> None:
         """The manager says what ``number`` stands for: a task's name and where its code is."""
-        self._names[number], self._references[number] = definition
+        self._defined[number] = definition
 
-    def name(self, number: int) -> str:
-        """The task's name."""
-        return self._names[number]
+    def get(self, number: int) -> tuple[str, Any]:
+        """The task's name and its code.
 
-    def get(self, number: int) -> Any:
-        """The code. Raises :class:`Unresolved`, each time again, if it cannot be imported."""
+        Raises :class:`Unresolved`, each time again, if the code cannot be imported.
+        """
         try:
             return self._found[number]
         except KeyError:
             pass
+        name, reference = self._defined[number]
         try:
-            self._found[number] = found = resolve(self._references[number], self._main)
+            found = (name, resolve(reference, self._main))
         except BaseException as error:
             raise Unresolved from error
+        self._found[number] = found
         return found
 
     def decode_with_main(self, error: BaseException) -> bool:

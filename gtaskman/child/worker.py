@@ -30,15 +30,15 @@ from greenlet import GreenletExit
 from gtaskman.child import boot, outcome
 from gtaskman.child.outcome import Outcome
 from gtaskman.child.pen import Pen
+from gtaskman.child.run import Run
 from gtaskman.child.targets import Targets, Unresolved
-from gtaskman.context import Current, running
+from gtaskman.context import running
 from gtaskman.errors import Cancelled, FrameError, SoftTimeout
 from gtaskman.report import DEFERRED
 from gtaskman.wire import messages
 from gtaskman.wire.channel import Channel
 from gtaskman.wire.frames import Frame, head
-from gtaskman.wire.messages import Ended, Order, Why
-from gtaskman.wire.payload import decode_arguments
+from gtaskman.wire.messages import Ended, Why
 from gtaskman.wire.settings import Settings
 from gtaskman.wire.slate import Slate
 
@@ -79,7 +79,7 @@ class Worker:
         self._limit = settings.max_frame
         self._channel = Channel(fd, self._loop, settings.max_frame, self._on_frames, self._on_close)
         self._targets = Targets(settings.main)
-        self._inbox: collections.deque[Order] = collections.deque()
+        self._inbox: collections.deque[Run] = collections.deque()
         self._greenlets: dict[int, TaskGreenlet] = {}
         self._spare: list[TaskGreenlet] | None = [] if settings.reuse_greenlets else None
         self._stops: dict[int, Stop] = {}
@@ -114,6 +114,7 @@ class Worker:
         boot.flush_output()
         if self._inbox or self._ending:
             return
+        self._slate.end()
         self._parked = True
         self._hub.switch()
         self._parked = False
@@ -130,9 +131,8 @@ class Worker:
         last = 0
         for frame in frames:
             if frame.kind == messages.RUN:
-                order = messages.unpack_order(frame.number, frame.flags, frame.body, frame.buffers)
-                last = order.number
-                self._accept(order)
+                last = frame.number
+                self._accept(Run(last, frame.flags, frame.body, frame.buffers))
             else:
                 self._heed(frame)
         if last:
@@ -140,17 +140,17 @@ class Worker:
         if self._parked and (self._inbox or self._ending):
             self._loop.run_callback(self._wake)
 
-    def _accept(self, order: Order) -> None:
-        if not order.flags & messages.ASYNC:
-            self._inbox.append(order)
+    def _accept(self, run: Run) -> None:
+        if not run.flags & messages.ASYNC:
+            self._inbox.append(run)
             return
         if self._spare:
             greenlet = self._spare.pop()
-            greenlet.order = order
-            self._greenlets[order.number] = greenlet
+            greenlet.run_next = run
+            self._greenlets[run.number] = greenlet
             self._loop.run_callback(greenlet.switch)
             return
-        self._greenlets[order.number] = greenlet = TaskGreenlet(self, order)
+        self._greenlets[run.number] = greenlet = TaskGreenlet(self, run)
         greenlet.start()
 
     def _heed(self, frame: Frame) -> None:
@@ -171,7 +171,7 @@ class Worker:
         os._exit(0 if error is None else 1)
 
     def _give_back(self) -> None:
-        numbers = [order.number for order in self._inbox]
+        numbers = [run.number for run in self._inbox]
         self._inbox.clear()
         self._send(messages.RETURNED, 0, messages.pack(numbers))
         self._channel.flush()
@@ -194,10 +194,10 @@ class Worker:
 
     def _stop_run(self, number: int, why: Why) -> None:
         """CANCEL came, read by the hub or by the doorbell. A stale one finds nothing to stop."""
-        for order in self._inbox:
-            if order.number == number:
-                self._inbox.remove(order)
-                self._finish(order, 0.0, 0.0, outcome.stopped(_ENDED_BY[why]))
+        for run in self._inbox:
+            if run.number == number:
+                self._inbox.remove(run)
+                self._finish(run, 0.0, 0.0, outcome.stopped(_ENDED_BY[why]))
                 self._channel.flush()
                 return
         if number == self._running or number in self._greenlets:
@@ -220,8 +220,11 @@ class Worker:
 
     def _on_doorbell(self, _signal: int, frame: FrameType | None) -> None:
         """Read the pipe for a hub that a task keeps from running."""
-        if self._busy or self._channel.reading or getcurrent() is self._hub:
-            # Whoever is at it reads the pipe soon, or looks at this before a task goes on.
+        current = getcurrent()
+        number = self._running if current is self._main else getattr(current, "number", None)
+        if number == 0 or self._busy or self._channel.reading or current is self._hub:
+            # Code of ours was interrupted: the hub reads the pipe soon, or the next task finds
+            # this before it begins.
             self._rung = True
             return
         self._answer_bell(frame)
@@ -251,59 +254,54 @@ class Worker:
 
     # --- running
 
-    def _run_sync(self, order: Order) -> None:
+    def _run_sync(self, run: Run) -> None:
         started = time.monotonic()
-        self._slate.begin(order.number, started)
+        self._slate.begin(run.number, started)
         try:
-            ended = self._attempt(order, None)
+            ended = self._attempt(run, None)
         except (Cancelled, SoftTimeout) as error:
             # The bell rang between the task's last instruction and our first.
-            ended = self._stopped_by(order, error)
-        self._running = 0
-        self._slate.end()
+            self._running = 0
+            ended = self._stopped_by(run, error)
         now = time.monotonic()
-        self._finish(order, started, now, ended)
-        if order.flags & messages.ONCE or now - self._flushed > _FLUSH_AFTER:
+        self._finish(run, started, now, ended)
+        if run.flags & messages.ONCE or now - self._flushed > _FLUSH_AFTER:
             self._channel.flush()
             self._flushed = now
 
-    def run_async(self, greenlet: TaskGreenlet, order: Order) -> None:
+    def run_async(self, greenlet: TaskGreenlet, run: Run) -> None:
         """Run one async task in its greenlet."""
         started = time.monotonic()
         if greenlet.skip:
-            ended = outcome.stopped(_ENDED_BY[self._stops[order.number].why])
+            ended = outcome.stopped(_ENDED_BY[self._stops[run.number].why])
         else:
             greenlet.begun = True
-            ended = self._attempt(order, greenlet)
-        greenlet.number = 0
-        del self._greenlets[order.number]
-        self._finish(order, started, time.monotonic(), ended)
+            ended = self._attempt(run, greenlet)
+        del self._greenlets[run.number]
+        self._finish(run, started, time.monotonic(), ended)
+        self._channel.soon()
 
-    def _attempt(self, order: Order, greenlet: TaskGreenlet | None) -> Outcome:
+    def _attempt(self, run: Run, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
-        name = order.id
         try:
-            target = self._targets.get(order.target)
-            name = self._targets.name(order.target)
-            args, kwargs = self._decode(order)
+            name, target = self._targets.get(run.target)
+            args, kwargs = self._decode(run)
         except Unresolved as error:
             return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error)
         except BaseException as error:
             return outcome.failed(Ended.UNDECODED, error)
-        pen = Pen(lambda body: self._send_progress(order.number, body), self._loop.run_callback)
-        deadline = time.time() + order.limit if order.limit else None
-        current = Current(order.id, name, order.attempt, deadline, pen)
+        run.begin(name, self._send_progress, self._loop.run_callback)
         try:
             try:
                 if greenlet is None:
-                    self._running = order.number
+                    self._running = run.number
                 else:
-                    greenlet.number = order.number
+                    greenlet.number = run.number
                 if self._rung:
                     self._answer_bell(None)
-                value = contextvars.Context().run(_call, target, order, args, kwargs, current)
-                if pen.deferred and value is DEFERRED:
-                    value = _wait_for(pen)
+                value = contextvars.Context().run(_call, target, run, args, kwargs)
+                if value is DEFERRED:
+                    _wait_for(run.pen)
             finally:
                 # From here on no bell may raise: one store, which nothing can come between.
                 if greenlet is None:
@@ -311,30 +309,35 @@ class Worker:
                 else:
                     greenlet.number = 0
         except BaseException as error:
-            ended = self._stopped_by(order, error)
+            ended = self._stopped_by(run, error)
         else:
-            ended = self._ended_by(pen, name, value)
-        pen.close()
+            ended = self._ended_by(run, value)
+        pen = run.pen
+        if pen is not None:
+            pen.close()
         return ended
 
-    def _decode(self, order: Order) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _decode(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
-            return decode_arguments(order.flags, order.body, order.buffers)
+            return run.arguments()
         except Exception as error:
             # Its classes may live in the main module, which only tasks of its own bring in here.
             if not self._targets.decode_with_main(error):
                 raise
-            return decode_arguments(order.flags, order.body, order.buffers)
+            return run.arguments()
 
-    def _ended_by(self, pen: Pen, name: str, value: Any) -> Outcome:
+    def _ended_by(self, run: Run, value: Any) -> Outcome:
         """What a task that returned has come to: its value, or what it said with its pen."""
-        if pen.error is not None:
-            return outcome.failed(Ended.ERROR, pen.error)
-        return outcome.completed(name, pen.result if pen.ended else value, self._limit)
+        pen = run.pen
+        if pen is not None and pen.ended:
+            if pen.error is not None:
+                return outcome.failed(Ended.ERROR, pen.error)
+            value = pen.result
+        return outcome.completed(run.name, value, self._limit)
 
-    def _stopped_by(self, order: Order, error: BaseException) -> Outcome:
+    def _stopped_by(self, run: Run, error: BaseException) -> Outcome:
         """What an exception that left the task means."""
-        stop = self._stops.get(order.number)
+        stop = self._stops.get(run.number)
         if isinstance(error, SoftTimeout) and stop is not None:
             return outcome.failed(Ended.TIMEOUT, error)
         if isinstance(error, GreenletExit):
@@ -343,17 +346,17 @@ class Worker:
 
     # --- what the manager is told
 
-    def _finish(self, order: Order, started: float, ended: float, result: Outcome) -> None:
-        self._stops.pop(order.number, None)
+    def _finish(self, run: Run, started: float, ended: float, result: Outcome) -> None:
+        """Put the end of a run on its way; the caller flushes, or asks for it."""
+        if self._stops:
+            self._stops.pop(run.number, None)
         kind, flags, payload = result
-        body = outcome.span(started, ended) + payload.body
         self._busy += 1
-        try:
-            start = head(kind, flags, order.number, len(body), payload.buffers)
-            self._channel.put_frame(start, body, payload.buffers)
-            self._channel.soon()
-        finally:
-            self._busy -= 1
+        frame = messages.reply_frame(
+            kind, flags, run.number, started, ended, payload.body, payload.buffers
+        )
+        self._channel.put_frame(frame, payload.buffers)
+        self._busy -= 1
 
     def _send(self, kind: int, number: int, body: bytes = b"") -> None:
         self._channel.put(head(kind, 0, number, len(body)) + body)
@@ -374,39 +377,37 @@ class Worker:
 class TaskGreenlet(Greenlet):  # type: ignore[misc] # gevent has no type hints
     """The greenlet of an async task; kept for the next one if the configuration says so."""
 
-    def __init__(self, worker: Worker, order: Order) -> None:
+    def __init__(self, worker: Worker, run: Run) -> None:
         Greenlet.__init__(self)
         self.worker = worker
-        self.order = order
+        self.run_next = run
         self.number = 0  # the run that the doorbell may interrupt, or 0
         self.begun = False
         self.skip = False
 
     def _run(self) -> None:
         worker = self.worker
-        worker.run_async(self, self.order)
+        worker.run_async(self, self.run_next)
         while worker._spare is not None:
             self.begun = self.skip = False
             worker._spare.append(self)
             worker._hub.switch()
-            worker.run_async(self, self.order)
+            worker.run_async(self, self.run_next)
 
 
-def _call(
-    target: Any, order: Order, args: tuple[Any, ...], kwargs: dict[str, Any], current: Current
-) -> Any:
-    running.set(current)
-    flags = order.flags
+def _call(target: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    running.set(run)
+    flags = run.flags
+    if not flags & (messages.CLASS | messages.CHUNK):
+        return target(*args, **kwargs)
     if flags & messages.CLASS:
-        return target.revive(order.id, kwargs).run(current.progress)
-    if flags & messages.CHUNK:
-        return [target(item) for item in args[0]]
-    return target(*args, **kwargs)
+        return target.revive(run.id, kwargs).run(run.current().progress)
+    return [target(item) for item in args[0]]
 
 
-def _wait_for(pen: Pen) -> None:
+def _wait_for(pen: Pen | None) -> None:
     """A task that goes on after its ``run``: wait until it says that it has ended."""
-    if not pen.ended:
+    if pen is not None and not pen.ended:
         ended = Event()
         pen._on_end = ended.set
         ended.wait()

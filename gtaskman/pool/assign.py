@@ -67,6 +67,12 @@ def assign(
     for too long.
     """
     plan: Plan[W] = Plan()
+    if sync == 1 and not asyncs:
+        # The commonest question by far, and what a single task waits for.
+        for worker in workers:
+            if worker.open and not worker.sync and not worker.asyncs:
+                plan.sync.append((worker, 1))
+                return plan
     open_ones = [worker for worker in workers if worker.open]
     idle = [worker for worker in open_ones if not worker.sync and not worker.asyncs]
     left = asyncs

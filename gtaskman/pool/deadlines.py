@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gtaskman.pool.alarm import Alarm
+
 _MANY = 64  # entries below which nobody minds those that are over
 
 
@@ -21,12 +23,11 @@ class Deadlines:
     def __init__(
         self, loop: Any, fire: Callable[[Any], None], alive: Callable[[Any], bool]
     ) -> None:
-        self._loop = loop
         self._fire = fire
         self._alive = alive
         self._heap: list[tuple[float, int, Any]] = []
         self._order = itertools.count()
-        self._timer: Any = None
+        self._alarm = Alarm(loop)
         self._armed = float("inf")
         self._sweep_at = _MANY
 
@@ -41,23 +42,15 @@ class Deadlines:
     def close(self) -> None:
         """Forget everything."""
         self._heap.clear()
-        self._disarm()
+        self._alarm.cancel()
+        self._armed = float("inf")
 
     def _arm(self, when: float) -> None:
-        self._disarm()
         self._armed = when
-        self._timer = self._loop.timer(max(0.0, when - time.monotonic()), ref=False)
-        self._timer.start(self._due)
-
-    def _disarm(self) -> None:
-        self._armed = float("inf")
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
+        self._alarm.set(when - time.monotonic(), self._due)
 
     def _due(self) -> None:
-        self._disarm()
+        self._armed = float("inf")
         now = time.monotonic()
         heap = self._heap
         while heap and heap[0][0] <= now:

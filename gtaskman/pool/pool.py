@@ -28,6 +28,7 @@ from gtaskman.config import Configuration
 from gtaskman.errors import FrameError, GTaskmanError
 from gtaskman.job import Job, wall
 from gtaskman.latch import Latch
+from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.assign import Plan, assign
 from gtaskman.pool.deadlines import Deadlines
 from gtaskman.pool.starters import STARTERS, Starter, check_system
@@ -67,6 +68,12 @@ class PoolListener(Protocol):
     def on_started(self, job: Job) -> None:
         """The job runs, and not for a mere moment."""
 
+    def on_batch(self) -> None:
+        """The ends of several jobs follow."""
+
+    def on_batch_end(self) -> None:
+        """That was all."""
+
     def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
         """It returned ``result``, which took ``size`` bytes. Times are monotonic."""
 
@@ -103,12 +110,13 @@ class Pool:
         self._references: dict[int, Reference] = {}
         self._starter: Starter = STARTERS[config.start_method](loop, config, self._settings, self)
         self._deadlines = Deadlines(loop, self._on_deadline, self._matters)
-        self._look_timer: Any = None
-        self._ttl_timer: Any = None
-        self._start_timer: Any = None
+        self._look_alarm = Alarm(loop)
+        self._ttl_alarm = Alarm(loop)
+        self._start_alarm = Alarm(loop)
         self._failures = 0  # failed starts in a row
         self._not_before = 0.0  # the next start, after failed ones
         self._sync_since: float | None = None  # since when a sync task has waited in vain
+        self._limited = any((config.max_tasks_per_process, config.max_age, config.max_rss))
         self._closing = False
         self._latches: list[Latch] = []
         self._pongs: dict[int, tuple[Latch, list[Stack]]] = {}
@@ -135,7 +143,10 @@ class Pool:
     @property
     def has_idle(self) -> bool:
         """Whether a worker has nothing to do."""
-        return any(worker.open and not worker.jobs for worker in self._workers.values())
+        for worker in self._workers.values():  # noqa: SIM110 - a generator here costs twice as much
+            if worker.open and not worker.jobs:
+                return True
+        return False
 
     @property
     def has_open(self) -> bool:
@@ -146,14 +157,13 @@ class Pool:
         """Who shall get how many of the tasks that wait."""
         now = time.monotonic()
         workers = list(self._workers.values())
-        starting = sum(worker.state is State.STARTING for worker in workers)
         waited = now - self._sync_since if self._sync_since is not None else 0.0
         plan = assign(
             workers,
             sync,
             asyncs,
             slots=self._config.max_jobs_per_process,
-            starting=starting,
+            starting=self._starting(),
             spare=self._spare(now),
             overdue=waited > self._config.sync_patience,
         )
@@ -163,16 +173,20 @@ class Pool:
             self._sync_since = now
         return plan
 
+    def _starting(self) -> int:
+        return sum(worker.state is State.STARTING for worker in self._workers.values())
+
     def _spare(self, now: float) -> int:
+        """How many more workers may be started now."""
         if self._closing:
             return 0
         if now < self._not_before:
             self._start_later()
             return 0
-        counted = sum(
-            worker.state in (State.STARTING, State.OPEN) and worker.predecessor is None
-            for worker in self._workers.values()
-        )
+        counted = 0
+        for worker in self._workers.values():
+            if (worker.open or worker.state is State.STARTING) and worker.predecessor is None:
+                counted += 1
         return max(0, self._config.max_processes - counted)
 
     def dispatch(self, plan: Plan[Worker], jobs: Iterable[Job]) -> None:
@@ -185,11 +199,11 @@ class Pool:
             for worker, count in gifts:
                 for _ in range(min(count, len(line))):
                     self._send(worker, line.popleft())
-        for worker in {id(w): w for w, _ in (*plan.asyncs, *plan.sync)}.values():
+        for worker, _ in (*plan.asyncs, *plan.sync):
             worker.channel.flush()
             self._watch_limits(worker)
-        if plan.sync and self._look_timer is None:
-            self._look_soon()
+        if plan.sync and not self._look_alarm.armed:
+            self._look_alarm.set(_LOOK, self._look)
 
     def _send(self, worker: Worker, job: Job) -> None:
         definition = job.definition
@@ -265,7 +279,8 @@ class Pool:
         for worker in list(self._workers.values()):
             if worker.open:
                 number = next(self._job_numbers)
-                self._pongs[number] = asking = (Latch(), [])
+                asking: tuple[Latch, list[Stack]] = (Latch(), [])
+                self._pongs[number] = asking
                 worker.ping(number)
                 asked.append((worker.pid, number, asking))
         end = time.monotonic() + timeout
@@ -359,13 +374,10 @@ class Pool:
                 self._listener.on_unable(f"no worker could be started: {why}")
 
     def _start_later(self) -> None:
-        if self._start_timer is None:
-            wait = max(0.0, self._not_before - time.monotonic())
-            self._start_timer = self._loop.timer(wait, ref=False)
-            self._start_timer.start(self._start_again)
+        if not self._start_alarm.armed:
+            self._start_alarm.set(self._not_before - time.monotonic(), self._start_again)
 
     def _start_again(self) -> None:
-        self._start_timer = _end_timer(self._start_timer)
         if not self._closing:
             self._fork(max(0, self._config.min_processes - len(self._workers)))
             self._listener.on_capacity()
@@ -391,8 +403,18 @@ class Pool:
         worker.set_depth(self._config.prefetch, self._config.max_prefetch)
         self._after_jobs(worker)
         self._listener.on_capacity()
-        for job, frame, started, finished in ended:
-            self._settle(job, frame, started, finished)
+        self._listener.on_batch()
+        try:
+            for job, frame, started, finished in ended:
+                try:
+                    self._settle(job, frame, started, finished)
+                except Exception as error:
+                    # A storage that is down, say: this task is told, and no other is touched.
+                    log.exception("the end of task %s could not be noted", job.id)
+                    failure = Failure(FailureKind.ERROR, f"its end could not be noted: {error}")
+                    self._listener.on_failed(job, failure, None, started, finished)
+        finally:
+            self._listener.on_batch_end()
 
     def _on_word(self, worker: Worker, frame: Frame) -> None:
         if frame.kind == messages.PROGRESS:
@@ -434,7 +456,7 @@ class Pool:
                 worker.stop()
                 self._kill_after_grace(worker)
                 return
-            if self._ttl_timer is None:
+            if not self._ttl_alarm.armed:
                 self._mind_ttl()
         self._watch_limits(worker)
 
@@ -450,7 +472,7 @@ class Pool:
                 return
             size = body.nbytes
             if frame.buffers:
-                size += sum(memoryview(each).nbytes for each in frame.buffers)  # type: ignore[arg-type]
+                size += sum(map(_bytes_in, frame.buffers))
             self._listener.on_completed(job, result, size, started, ended)
             return
         how = Ended(frame.flags)
@@ -471,13 +493,8 @@ class Pool:
 
     # --- tasks that turn out to be long
 
-    def _look_soon(self) -> None:
-        self._look_timer = self._loop.timer(_LOOK, ref=False)
-        self._look_timer.start(self._look)
-
     def _look(self) -> None:
         """Recall what stands behind a long task; tell of tasks that have been running a while."""
-        self._look_timer = _end_timer(self._look_timer)
         now = time.monotonic()
         again = False
         for worker in list(self._workers.values()):
@@ -491,21 +508,19 @@ class Pool:
             self._mark_started(job)
             if worker.sync > 1 and not worker.recalled:
                 worker.recall()
-        if again and self._look_timer is None:
-            self._look_soon()
+        if again:
+            self._look_alarm.set(_LOOK, self._look)
 
     def _even_out(self) -> None:
         """Nothing waits, and somebody is idle: what others hold ahead is better off there."""
         if not self.has_idle:
             return
         for worker in self._workers.values():
+            if worker.sync < 2:
+                continue
             ahead = worker.sync - 1
             # Moving it takes about as long as a millisecond's worth of tiny tasks.
-            if (
-                ahead > 0
-                and not worker.recalled
-                and (not worker.mean or ahead * worker.mean > 1e-3)
-            ):
+            if not worker.recalled and (not worker.mean or ahead * worker.mean > 1e-3):
                 worker.recall()
 
     # --- deadlines
@@ -561,15 +576,13 @@ class Pool:
 
     def _mind_ttl(self) -> None:
         """Arm the timer that ends idle workers, if there are more than must be."""
-        if self._ttl_timer is None and len(self._workers) > self._config.min_processes:
+        if len(self._workers) > self._config.min_processes and not self._ttl_alarm.armed:
             idle = [w.idle_since for w in self._workers.values() if w.idle]
             if idle:
-                wait = min(idle) + self._config.ttl - time.monotonic()
-                self._ttl_timer = self._loop.timer(max(0.0, wait), ref=False)
-                self._ttl_timer.start(self._end_idle)
+                due = min(idle) + self._config.ttl
+                self._ttl_alarm.set(due - time.monotonic(), self._end_idle)
 
     def _end_idle(self) -> None:
-        self._ttl_timer = _end_timer(self._ttl_timer)
         oldest = time.monotonic() - self._config.ttl
         counted = [w for w in self._workers.values() if w.state in (State.STARTING, State.OPEN)]
         surplus = len(counted) - self._config.min_processes
@@ -582,7 +595,7 @@ class Pool:
 
     def _watch_limits(self, worker: Worker) -> None:
         """Replace a worker that has done enough: the new one is ready before the old one drains."""
-        if worker.state is not State.OPEN:
+        if not self._limited or worker.state is not State.OPEN:
             return
         most = self._config.max_tasks_per_process
         if most is not None:
@@ -628,7 +641,7 @@ class Pool:
             # is dying: its exit status is settled by now.
             worker._signal(signal.SIGKILL)
         worker.open = False
-        if worker.state is not State.DEAD:
+        if worker.alive:
             self._await_exit(worker)
 
     def _on_ended(self, worker: Worker) -> None:
@@ -636,7 +649,7 @@ class Pool:
         worker._ended.stop()
         worker.open = False
         worker.channel.read_all()
-        if worker.state is not State.DEAD:
+        if worker.alive:
             self._await_exit(worker)
 
     def _await_exit(self, worker: Worker) -> None:
@@ -648,21 +661,21 @@ class Pool:
 
     def _give_up_waiting(self, worker: Worker, timer: Any) -> None:
         timer.close()
-        if worker.state is not State.DEAD:
+        if worker.alive:
             worker.exit = (None, 0)
             self._bury(worker)
 
     def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
         """A worker has ended, and this is how."""
         worker = self._by_pid.pop(pid, None)
-        if worker is None or worker.state is State.DEAD:
+        if worker is None or not worker.alive:
             return
         worker.exit = (status, maxrss)
         worker.open = False
         if status is None:
             worker._signal(signal.SIGKILL)  # its template died: it is dying, or must
         worker.channel.read_all()
-        if worker.state is not State.DEAD:
+        if worker.alive:
             self._bury(worker)
 
     def _bury(self, worker: Worker) -> None:
@@ -743,9 +756,8 @@ class Pool:
 
     def _end_timers(self) -> None:
         self._deadlines.close()
-        self._look_timer = _end_timer(self._look_timer)
-        self._ttl_timer = _end_timer(self._ttl_timer)
-        self._start_timer = _end_timer(self._start_timer)
+        for alarm in (self._look_alarm, self._ttl_alarm, self._start_alarm):
+            alarm.cancel()
 
     def forget(self) -> None:
         """In a fork of the application: close our copies; the original goes on undisturbed."""
@@ -761,10 +773,8 @@ def _at_work(job: Job) -> bool:
     )
 
 
-def _end_timer(timer: Any) -> None:
-    if timer is not None:
-        timer.stop()
-        timer.close()
+def _bytes_in(buffer: Any) -> int:
+    return memoryview(buffer).nbytes
 
 
 def _undecoded(what: str, job: Job, error: BaseException) -> Failure:

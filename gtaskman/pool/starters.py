@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from gtaskman.config import Configuration
 from gtaskman.errors import StartMethodError
 from gtaskman.latch import Latch
+from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.launch import exec_python, program, reap
 from gtaskman.pool.template import Template
 from gtaskman.wire import control
@@ -73,7 +74,7 @@ class ZygoteStarter:
         self._left_out: set[str] = set()  # modules that make a template useless
         self._current: Template | None = None
         self._templates: dict[Template, dict[int, int | None]] = {}  # worker number -> pid
-        self._timer: Any = None
+        self._alarm = Alarm(loop)
 
     # --- what the pool asks
 
@@ -96,7 +97,7 @@ class ZygoteStarter:
             self._current.send(control.Import(module))
 
     def stop(self) -> list[Latch]:
-        self._stop_timer()
+        self._alarm.cancel()
         templates = list(self._templates)
         for template in templates:
             if not template.lost:
@@ -106,7 +107,7 @@ class ZygoteStarter:
         return [template.ended for template in templates]
 
     def forget(self) -> None:
-        self._stop_timer()
+        self._alarm.cancel()
         for template in self._templates:
             template.forget()
         self._templates.clear()
@@ -122,18 +123,9 @@ class ZygoteStarter:
         return self._current
 
     def _watch(self) -> None:
-        self._stop_timer()
-        self._timer = self._loop.timer(self._config.start_timeout, ref=False)
-        self._timer.start(self._too_late, self._current)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
+        self._alarm.set(self._config.start_timeout, self._too_late, self._current)
 
     def _too_late(self, template: Template) -> None:
-        self._stop_timer()
         seconds = self._config.start_timeout
         if template.importing is not None:
             self._left_out.add(template.importing)
@@ -165,11 +157,11 @@ class ZygoteStarter:
             self._note_import(template, message)
         elif isinstance(message, control.Hello):
             template.ready = True
-            self._stop_timer()
+            self._alarm.cancel()
 
     def _watch_import(self, template: Template) -> None:
         # A module that is imported later, while workers live, must come to an end as well.
-        if template is self._current and self._timer is None:
+        if template is self._current and not self._alarm.armed:
             self._watch()
 
     def _note_exit(self, template: Template, message: control.Exit) -> None:
@@ -182,7 +174,7 @@ class ZygoteStarter:
     def _note_import(self, template: Template, message: control.Imported) -> None:
         template.importing = None
         if template.ready:
-            self._stop_timer()
+            self._alarm.cancel()
         if message.error is not None:
             log.debug("the template could not import %s:\n%s", message.module, message.error)
         if message.unfit is not None:
@@ -198,7 +190,7 @@ class ZygoteStarter:
     def _retire(self, template: Template) -> None:
         """It can be forked no more; it stays for the sake of the workers that it has."""
         if template is self._current:
-            self._stop_timer()
+            self._alarm.cancel()
             self._current = None
 
     def on_lost(self, template: Template) -> None:

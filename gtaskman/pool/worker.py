@@ -209,11 +209,17 @@ class Worker:
         self.sent += 1
         self.jobs[number] = job
         payload = job.payload
-        limit = definition.timeout or 0.0
-        body = messages.pack_order(definition.number, job.attempt, job.id, limit, payload.body)
-        self.channel.put_frame(
-            head(messages.RUN, flags, number, len(body), payload.buffers), body, payload.buffers
+        frame = messages.order_frame(
+            flags,
+            number,
+            definition.number,
+            job.attempt,
+            job.id,
+            definition.timeout or 0.0,
+            payload.body,
+            payload.buffers,
         )
+        self.channel.put_frame(frame, payload.buffers)
 
     def _define(self, job: Job, reference: Reference) -> None:
         definition = job.definition

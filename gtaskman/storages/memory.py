@@ -23,8 +23,6 @@ class InMemoryTaskStorage(TaskStorage):
         self._keep_bytes = keep_bytes
         self._bytes = 0
         self._reports: dict[str, Report] = {}
-        self._order: dict[str, int] = {}
-        self._numbers = itertools.count()
         # By status, each in the order in which tasks came to it.
         self._ids: dict[TaskStatus, dict[str, None]] = {status: {} for status in TaskStatus}
         self._finished: dict[str, int] = {}  # id -> bytes of its result, oldest end first
@@ -34,7 +32,6 @@ class InMemoryTaskStorage(TaskStorage):
         if task_id in self._reports:
             self.delete(task_id)
         self._reports[task_id] = report
-        self._order[task_id] = next(self._numbers)
         self._ids[report.status][task_id] = None
         if report.status in FINISHED:
             self._retain(report)
@@ -70,7 +67,6 @@ class InMemoryTaskStorage(TaskStorage):
         report = self._reports.pop(task_id, None)
         if report is None:
             return False
-        del self._order[task_id]
         del self._ids[report.status][task_id]
         self._bytes -= self._finished.pop(task_id, 0)
         return True
@@ -86,8 +82,8 @@ class InMemoryTaskStorage(TaskStorage):
         limit: int = 50,
     ) -> list[Report]:
         ids = itertools.chain.from_iterable(self._ids[each] for each in statuses(status, finished))
-        first = heapq.nsmallest(offset + limit, ids, key=self._order.__getitem__)
-        return [self._reports[task_id] for task_id in first[offset:]]
+        reports = map(self._reports.__getitem__, ids)
+        return heapq.nsmallest(offset + limit, reports, key=_submitted)[offset:]
 
     def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
         return sum(len(self._ids[each]) for each in statuses(status, finished))
@@ -100,3 +96,7 @@ class InMemoryTaskStorage(TaskStorage):
         # The newest stays, however large its result is: somebody is about to ask for it.
         while len(finished) > self._keep or (self._bytes > self._keep_bytes and len(finished) > 1):
             self.delete(next(iter(finished)))
+
+
+def _submitted(report: Report) -> float:
+    return report.created_at

@@ -7,6 +7,7 @@ one turn: however much there is on the way, the hub goes on. Nothing here blocks
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from gevent import monkey
 
 from gtaskman.errors import FrameError
 from gtaskman.wire.frames import AT_ONCE, Frame, FrameReader
+
+log = logging.getLogger(__name__)
 
 READ, WRITE = 1, 2
 _JOINED = 64 * 1024  # parts up to this size are copied together: one write is cheaper than many
@@ -68,6 +71,10 @@ class Channel:
             gone = self._read_some()
         except FrameError as error:
             self._close(error)
+        except Exception as error:
+            # Whatever it was, frames may be lost now: this pipe can be trusted no more.
+            log.exception("what came over a pipe could not be handled")
+            self._close(FrameError(f"{type(error).__name__}: {error}"))
         else:
             if gone:
                 self._close(None)
@@ -121,12 +128,11 @@ class Channel:
         """Take bytes to be written by the next :meth:`flush`, :meth:`soon` or :meth:`drain`."""
         self._parts.extend(parts)
 
-    def put_frame(self, head: bytes, body: bytes, buffers: Sequence[memoryview]) -> None:
-        """:meth:`put` for a frame."""
+    def put_frame(self, frame: bytes, buffers: Sequence[memoryview] = ()) -> None:
+        """:meth:`put` for a frame and the buffers behind it."""
+        self._parts.append(frame)
         if buffers:
-            self._parts.extend((head, body, *(raw for raw in buffers if raw.nbytes)))
-        else:
-            self._parts.append(head + body)
+            self._parts.extend(raw for raw in buffers if raw.nbytes)
 
     def soon(self) -> None:
         """Flush at the end of this turn of the loop, once for all that is put until then."""
@@ -181,8 +187,10 @@ class Channel:
 
     def _gather(self) -> list[bytes | memoryview]:
         """The next parts to offer: the small ones joined, at most a turn's share in all."""
-        parts, offered, small, size = self._parts, [], [], 0
-        taken = 0
+        parts = self._parts
+        offered: list[bytes | memoryview] = []
+        small: list[bytes | memoryview] = []
+        taken = size = 0
         for part in parts:
             length = len(part)
             if size + length > AT_ONCE and size:

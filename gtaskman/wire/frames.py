@@ -161,18 +161,24 @@ class FrameReader:
         self._kept = bytearray(kept)
         self._view = memoryview(self._kept)
         self._have = 0
+        self._done = 0  # what lies before this has been handed on, what lies behind is yet to come
         self._large = min(kept // 2, limit)
         self._filling: _Filling | None = None
 
     @property
     def inside(self) -> bool:
         """Whether the stream stands inside a frame, so that an end here tears it."""
-        return self._have > 0 or self._filling is not None
+        return self._have > self._done or self._filling is not None
 
     def room(self) -> memoryview:
-        """Where the next bytes go."""
+        """Where the next bytes go. Bodies that were handed on before are invalid from here on."""
         if self._filling is not None:
             return self._filling.room()
+        if self._done:
+            rest = self._have - self._done
+            if rest:
+                self._kept[:rest] = bytes(self._view[self._done : self._have])
+            self._have, self._done = rest, 0
         return self._view[self._have :]
 
     def advance(self, count: int) -> list[Frame]:
@@ -193,7 +199,7 @@ class FrameReader:
     def _parse(self) -> list[Frame]:
         # The hot loop of both sides: one pass over what is there, no call per frame.
         frames: list[Frame] = []
-        view, have, at = self._view, self._have, 0
+        view, have, at = self._view, self._have, self._done
         unpack, header = HEADER.unpack_from, HEADER_SIZE
         append = frames.append
         new = tuple.__new__  # a quarter of what NamedTuple's own constructor takes
@@ -211,7 +217,7 @@ class FrameReader:
                 break
             append(new(Frame, (kind, flags, number, view[start:end], _NO_BUFFERS)))
             at = end
-        self._keep(at)
+        self._done = at
         return frames
 
     def _with_buffers(self, frames: list[Frame], at: int, have: int) -> int:
@@ -232,10 +238,4 @@ class FrameReader:
             frames.append(filling.frame())
         else:
             self._filling = filling
-        return start + taken - at
-
-    def _keep(self, at: int) -> None:
-        rest = self._have - at
-        if at and rest:
-            self._kept[:rest] = bytes(self._view[at : self._have])
-        self._have = rest
+        return int(start + taken - at)

@@ -23,7 +23,10 @@ from __future__ import annotations
 import enum
 import pickle
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from gtaskman.wire.frames import head
 
 # Kinds are plain ints on the hot path; the enum only names them in errors and reprs.
 DEFINE, RUN, CANCEL, RECALL, PING, STOP = range(1, 7)
@@ -59,34 +62,49 @@ ORDER = struct.Struct("<IHHd")
 # DONE and FAIL: start and end on the system's monotonic clock, which all its processes share
 SPAN = struct.Struct("<dd")
 SPAN_SIZE = SPAN.size
+# The same with the frame's header before it, for frames without buffers: one call on the hot path
+_ORDER_FRAME = struct.Struct("<IBBHQIHHd")
+_SPAN_FRAME = struct.Struct("<IBBHQdd")
 
 
-class Order(NamedTuple):
-    """What a worker is told to run."""
-
-    number: int
-    flags: int
-    target: int
-    attempt: int
-    id: str
-    limit: float
-    body: bytes
-    buffers: Any
-
-
-def pack_order(target: int, attempt: int, task_id: str, limit: float, payload: bytes) -> bytes:
-    """The body of RUN."""
+def order_frame(
+    flags: int,
+    number: int,
+    target: int,
+    attempt: int,
+    task_id: str,
+    limit: float,
+    payload: bytes,
+    buffers: Sequence[memoryview],
+) -> bytes:
+    """RUN without its buffers, which go behind it."""
     name = task_id.encode()
-    return ORDER.pack(target, attempt, len(name), limit) + name + payload
+    length = len(name)
+    size = ORDER.size + length + len(payload)
+    if buffers:
+        order = ORDER.pack(target, attempt, length, limit)
+        return head(RUN, flags, number, size, buffers) + order + name + payload
+    return (
+        _ORDER_FRAME.pack(size, RUN, flags, 0, number, target, attempt, length, limit)
+        + name
+        + payload
+    )
 
 
-def unpack_order(number: int, flags: int, body: memoryview, buffers: Any) -> Order:
-    """RUN, with its body copied: the view is valid only until the next read."""
-    target, attempt, length, limit = ORDER.unpack_from(body)
-    data = bytes(body)
-    start = ORDER.size + length
-    task_id = data[ORDER.size : start].decode()
-    return Order(number, flags, target, attempt, task_id, limit, data[start:], buffers)
+def reply_frame(
+    kind: int,
+    flags: int,
+    number: int,
+    started: float,
+    ended: float,
+    payload: bytes,
+    buffers: Sequence[memoryview],
+) -> bytes:
+    """DONE or FAIL without its buffers, which go behind it."""
+    size = SPAN_SIZE + len(payload)
+    if buffers:
+        return head(kind, flags, number, size, buffers) + SPAN.pack(started, ended) + payload
+    return _SPAN_FRAME.pack(size, kind, flags, 0, number, started, ended) + payload
 
 
 class Fault(NamedTuple):
