@@ -17,6 +17,7 @@ from gevent import monkey
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
 from gtaskman.process import refuse_at_import
+from gtaskman.task import submitted_by
 
 if TYPE_CHECKING:
     from gtaskman.handle import TaskHandle
@@ -116,6 +117,7 @@ def _after_fork() -> None:
     _lock = monkey.get_original("_thread", "allocate_lock")()
 
 
+submitted_by(submit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 atexit.register(shutdown)

@@ -168,6 +168,19 @@ def check_id(task_id: Any, name: str) -> str:
     return task_id
 
 
+# --- submitting ----------------------------------------------------------------------------------
+
+
+def _submit(*_args: Any, **_kwargs: Any) -> TaskHandle:
+    raise TaskDefinitionError("no default manager is known: import gtaskman")
+
+
+def submitted_by(submit: Callable[..., TaskHandle]) -> None:
+    """Say who takes what is submitted here: tasks lie below everything that runs them."""
+    global _submit
+    _submit = submit
+
+
 # --- task objects --------------------------------------------------------------------------------
 
 
@@ -242,9 +255,7 @@ class Task:
 
     def submit(self) -> TaskHandle:
         """Submit it to the process's default manager."""
-        from gtaskman import default
-
-        return default.submit(self)
+        return _submit(self)
 
     def __repr__(self) -> str:
         args, kwargs = self.arguments()
@@ -363,9 +374,7 @@ class TaskFunction(Generic[P, R]):
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
         """Submit this call to the process's default manager."""
-        from gtaskman import default
-
-        return default.submit(self, *args, **kwargs)
+        return _submit(self, *args, **kwargs)
 
     def with_options(self, **limits: Any) -> TaskFunction[P, R]:
         """The same function under other limits, such as ``timeout=5, retries=2``."""
