@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gtaskman._version import __version__
 from gtaskman.config import Configuration
 from gtaskman.context import Current, current
-from gtaskman.default import cancel, configure, map, report, shutdown, submit
+from gtaskman.default import cancel, configure, map, report, shutdown, start, stats, submit
 from gtaskman.errors import (
     Cancelled,
     ConfigurationError,
@@ -95,6 +95,8 @@ __all__ = [
     "map",
     "report",
     "shutdown",
+    "start",
+    "stats",
     "submit",
     "task",
 ]

@@ -76,6 +76,15 @@ def _in_main_thread() -> bool:
     return threading.get_native_id() == os.getpid()
 
 
+def start() -> None:
+    """Make and start the default manager now, if it is not there yet.
+
+    The first ``submit`` does so by itself, which takes some 50 ms of imports: a server does it
+    better before its first request.
+    """
+    manager()
+
+
 def submit(task: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
     """Submit a task to the default manager; see :meth:`TaskManager.submit`."""
     return manager().submit(task, *args, **kwargs)
@@ -100,6 +109,11 @@ def cancel(task_id: str, reason: str | None = None) -> bool:
 def report(task_id: str) -> Report | None:
     """How a task of the default manager stands; see :meth:`TaskManager.report`."""
     return manager().report(task_id)
+
+
+def stats() -> dict[str, dict[str, int]]:
+    """Numbers of the default manager; see :meth:`TaskManager.stats`."""
+    return manager().stats()
 
 
 def shutdown(timeout: float | None = None) -> None:

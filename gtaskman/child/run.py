@@ -30,6 +30,7 @@ class Run:
         "name",
         "number",
         "send",
+        "started",
         "target",
     )
 
@@ -51,14 +52,15 @@ class Run:
         payload = memoryview(self._data)[ORDER.size + self._length :]
         return decode_arguments(self.flags, payload, self.buffers)
 
-    def begin(self, name: str, send: Send, later: Later) -> None:
-        """It starts now; ``send`` and ``later`` are for its progress."""
-        self.name, self.send, self.later = name, send, later
+    def begin(self, name: str, started: float, send: Send, later: Later) -> None:
+        """It started then, a monotonic time; ``send`` and ``later`` are for its progress."""
+        self.name, self.started, self.send, self.later = name, started, send, later
 
     def current(self) -> Current:
         """What ``gtaskman.current()`` gives in this run."""
         if self._current is None:
-            deadline = time.time() + self.limit if self.limit else None
+            began = time.time() - (time.monotonic() - self.started)
+            deadline = began + self.limit if self.limit else None
             pen = Pen(self._send, self.later)
             self._current = Current(self.id, self.name, self.attempt, deadline, pen)
         return self._current

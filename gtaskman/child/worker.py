@@ -258,7 +258,7 @@ class Worker:
         started = time.monotonic()
         self._slate.begin(run.number, started)
         try:
-            ended = self._attempt(run, None)
+            ended = self._attempt(run, started, None)
         except (Cancelled, SoftTimeout) as error:
             # The bell rang between the task's last instruction and our first.
             self._running = 0
@@ -276,12 +276,12 @@ class Worker:
             ended = outcome.stopped(_ENDED_BY[self._stops[run.number].why])
         else:
             greenlet.begun = True
-            ended = self._attempt(run, greenlet)
+            ended = self._attempt(run, started, greenlet)
         del self._greenlets[run.number]
         self._finish(run, started, time.monotonic(), ended)
         self._channel.soon()
 
-    def _attempt(self, run: Run, greenlet: TaskGreenlet | None) -> Outcome:
+    def _attempt(self, run: Run, started: float, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
         try:
             name, target = self._targets.get(run.target)
@@ -290,7 +290,7 @@ class Worker:
             return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error)
         except BaseException as error:
             return outcome.failed(Ended.UNDECODED, error)
-        run.begin(name, self._send_progress, self._loop.run_callback)
+        run.begin(name, started, self._send_progress, self._loop.run_callback)
         try:
             try:
                 if greenlet is None:

@@ -444,9 +444,15 @@ class Pool:
         self._listener.on_capacity()
 
     def _give_back(self, jobs: list[Job]) -> None:
+        waiting = []
         for job in jobs:
-            job.begin_again()
-        self._listener.on_returned(jobs)
+            if job.stop is Why.CANCELLED:
+                # It was on its way back when it was cancelled: there is nothing left to stop.
+                self._listener.on_stopped(job, 0.0, time.monotonic())
+            else:
+                job.begin_again()
+                waiting.append(job)
+        self._listener.on_returned(waiting)
 
     def _after_jobs(self, worker: Worker) -> None:
         """A worker has fewer jobs than before: it may be idle now, or at its end."""
@@ -701,13 +707,13 @@ class Pool:
     def _pronounce(self, job: Job, verdict: Verdict, cause: Failure) -> None:
         now = time.monotonic()
         begun = (job.started_at or time.time()) - wall(0.0)
-        if job.stop is Why.CANCELLED:
-            self._listener.on_stopped(job, begun, now)
-        elif job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
+        if job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
             failure = Failure(FailureKind.TIMEOUT, _over(job), "gtaskman.errors.TaskTimedOut")
             self._listener.on_failed(job, failure, None, begun, now)
         elif verdict is Verdict.UNTOUCHED:
             self._give_back([job])
+        elif job.stop is Why.CANCELLED:
+            self._listener.on_stopped(job, begun, now)
         elif verdict is Verdict.BYSTANDER and not job.definition.at_most_once:
             log.info("task %s waits again: its worker has died: %s", job.id, cause.message)
             self._give_back([job])

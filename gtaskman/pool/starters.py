@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from greenlet import greenlet
+
 from gtaskman.config import Configuration
 from gtaskman.errors import StartMethodError
 from gtaskman.latch import Latch
@@ -283,7 +285,9 @@ class ForkStarter(_OwnChildren):
         from gtaskman.child.forked import fork_worker
 
         try:
-            pid = fork_worker(number, pipe, page, self._settings(()))
+            # In a greenlet of its own: in the fork it is the worker's main greenlet, which must be
+            # able to wait, and the caller may be the hub, which cannot.
+            pid = greenlet(fork_worker).switch(number, pipe, page, self._settings(()))
         except OSError as error:
             raise StartMethodError(f"a worker could not be forked: {error}") from error
         finally:

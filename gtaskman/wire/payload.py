@@ -115,9 +115,17 @@ def _by_value(value: Any, error: Exception) -> bytes:
             f"{type(error).__name__}: {error}; what cannot be imported by name travels only if"
             " cloudpickle is installed (pip install 'gtaskman[cloudpickle]')"
         ) from error
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no type hints
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, (memoryview, io.IOBase)):
+                # cloudpickle would send something else in their place, without a word.
+                raise pickle.PicklingError(f"a {type(obj).__name__} cannot travel")
+            return super().reducer_override(obj)
+
     try:
         with io.BytesIO() as stream:
-            cloudpickle.Pickler(stream, _PROTOCOL).dump(value)
+            Pickler(stream, _PROTOCOL).dump(value)
             return stream.getvalue()
     except Exception:
         raise PayloadError(f"{type(error).__name__}: {error}") from error
