@@ -39,17 +39,14 @@ class TaskHandle(Latch):
     ``gevent.iwait`` and ``gevent.joinall``.
     """
 
-    __slots__ = ("_exception", "_feeds", "_job", "_manager", "_report", "id")
+    _job: Job | None = None  # while it has not ended
+    _report: Report | None = None  # its last one, once it has ended
+    _exception: bytes | None = None
+    _feeds: list[ProgressFeed] | None = None
 
     def __init__(self, task_id: str, manager: TaskManager) -> None:
-        self._opened = False
-        self._waiters = None
         self.id = task_id
         self._manager = manager
-        self._job: Job | None = None
-        self._report: Report | None = None  # its last one, once it has ended
-        self._exception: bytes | None = None
-        self._feeds: list[ProgressFeed] | None = None
 
     # --- what the caller asks
 
@@ -137,7 +134,8 @@ class TaskHandle(Latch):
 
     def settle(self, report: Report, exception: bytes | None = None) -> bool:
         """The task has ended; whether somebody waits, who is to be woken by :meth:`wake`."""
-        self._exception = exception
+        if exception is not None:
+            self._exception = exception
         self._report = report
         self._job = None
         if self._feeds is not None:

@@ -80,11 +80,9 @@ class _Link:
 class Latch:
     """Closed until :meth:`open`, and open for ever after."""
 
-    __slots__ = ("__weakref__", "_opened", "_waiters")
-
-    def __init__(self) -> None:
-        self._opened = False
-        self._waiters: list[Any] | None = None
+    # On the class: most are opened before anybody waits, and making one costs nothing.
+    _opened = False
+    _waiters: list[Any] | None = None
 
     def open(self) -> None:
         """Open it and wake whoever waits."""

@@ -11,11 +11,11 @@ All of it happens on one hub: that of the thread that starts the manager, or one
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import os
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -44,17 +44,19 @@ from gtaskman.latch import Latch, check_owner
 from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
+from gtaskman.reference import is_held
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages import TaskStorage
-from gtaskman.task import Definition, Task, TaskFunction, fresh_id, name_of
+from gtaskman.task import Definition, Task, TaskFunction, call, fresh_id, name_of
 from gtaskman.wire import messages
 from gtaskman.wire.messages import Why
-from gtaskman.wire.payload import Payload, encode_arguments
+from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_REMEMBERED = 4096  # functions whose definitions are kept
 _HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
 _STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
 STOPPED = "the manager was stopped"
@@ -98,7 +100,8 @@ class TaskManager:
         self._pool: Pool | None = None
         self._keeper: Any = None  # keeps the loop alive while there are tasks, and only then
         self._jobs: dict[str, Job] = {}
-        self._definitions: weakref.WeakKeyDictionary[Any, Definition] = weakref.WeakKeyDictionary()
+        self._functions: dict[Any, Definition] = {}  # plain functions that were submitted
+        self._callables: dict[str, Definition] = {}  # names of other callables that were
         self._known: set[int] = set()  # numbers of definitions whose code is known to travel
         self._counts = dict.fromkeys(_EVENTS, 0)
         self._total = 0
@@ -262,7 +265,8 @@ class TaskManager:
                     task.definition.name,
                 )
             return self._submit(task.id, task.definition, *task.arguments())
-        return self._submit(fresh_id(), self.definition_of(task), args, kwargs)
+        definition, carried = self.definition_of(task)
+        return self._submit(fresh_id(), definition, carried + args if carried else args, kwargs)
 
     def map(
         self,
@@ -282,29 +286,38 @@ class TaskManager:
         """
         return mapping.run(self, function, iterable, chunksize, ordered)
 
-    def definition_of(self, function: Any) -> Definition:
-        """The definition of a task function, or of any callable under default options."""
+    def definition_of(self, function: Any) -> tuple[Definition, tuple[Any, ...]]:
+        """The definition of a task function, or of any callable under default options.
+
+        Functions that a module holds are found there by their workers. Whatever else can be called
+        (a lambda, a bound method, a partial) is an argument of its own task, and given beside the
+        definition: what it holds travels as it is now.
+        """
         if isinstance(function, TaskFunction):
-            return function.definition
-        try:
-            known = self._definitions.get(function)
-        except TypeError:
-            known = None  # neither hashed nor weakly referred to: defined anew each time
-        if known is not None:
-            return known
+            return function.definition, ()
+        kind = type(function)
+        if kind is types.FunctionType or kind is types.BuiltinFunctionType:
+            known = self._functions.get(function)
+            if known is not None:
+                return known, ()
         if not callable(function) or (isinstance(function, type) and issubclass(function, Task)):
             raise TaskDefinitionError(
                 f"submit takes a task, a task function or a callable, not {function!r:.80}"
                 + ("; build it with its options first" if isinstance(function, type) else "")
             )
-        definition = Definition(name=name_of(function), kind="sync", target=function)
-        with contextlib.suppress(TypeError):
-            self._definitions[function] = definition
-        return definition
+        if is_held(function):
+            definition = Definition(name=name_of(function), kind="sync", target=function)
+            _remember(self._functions, function, definition)
+            return definition, ()
+        name = name_of(function if hasattr(function, "__qualname__") else type(function))
+        definition = self._callables.get(name) or Definition(name=name, kind="sync", target=call)
+        _remember(self._callables, name, definition)
+        return definition, (function,)
 
-    def submit_chunk(self, definition: Definition, items: list[Any]) -> TaskHandle:
+    def submit_chunk(self, function: Any, items: list[Any]) -> TaskHandle:
         """Submit one chunk of a :meth:`map`: the function is called with each of ``items``."""
-        return self._submit(fresh_id(), definition, (items,), {}, messages.CHUNK)
+        definition, carried = self.definition_of(function)
+        return self._submit(fresh_id(), definition, (*carried, items), {}, messages.CHUNK)
 
     def _submit(
         self,
@@ -318,7 +331,7 @@ class TaskManager:
             self.start()
         if definition.number not in self._known:
             self._make_known(definition)
-        payload = self._encode(definition, args, kwargs)
+        payload = self._encode(definition, args, kwargs) if args or kwargs else NOTHING
         handle = TaskHandle(task_id, self)
         job = Job(task_id, definition, payload, handle)
         if flags:
@@ -696,6 +709,13 @@ class TaskManager:
             f"<TaskManager {self._state.name.lower()} jobs={len(self._jobs)}"
             f" processes={self._pool.processes if self._pool else 0}>"
         )
+
+
+def _remember(known: dict[Any, Definition], key: Any, definition: Definition) -> None:
+    """Keep a definition for the next submit; not for ever, should there be ever new ones."""
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = definition
 
 
 def _nothing() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gtaskman.errors import TaskOptionError
 from gtaskman.handle import TaskHandle
 from gtaskman.latch import Latch
-from gtaskman.task import Definition, TaskFunction
+from gtaskman.task import TaskFunction
 
 if TYPE_CHECKING:
     from gtaskman.manager import TaskManager
@@ -29,7 +29,7 @@ def run(
     """See :meth:`TaskManager.map`; mistakes are raised here, not at the first ``next``."""
     if chunksize is not None and (isinstance(chunksize, bool) or chunksize < 1):
         raise TaskOptionError(f"map: chunksize takes a number from 1, not {chunksize!r}")
-    definition = manager.definition_of(function)
+    manager.definition_of(function)
     source = iter(iterable)
     check = function.check if isinstance(function, TaskFunction) else None
     if chunksize is None or chunksize == 1:
@@ -37,7 +37,7 @@ def run(
         window = _PER_WORKER * manager.config.max_processes
         take: Callable[[TaskHandle], Iterable[Any]] = _one
     else:
-        handles = _chunks(manager, definition, source, chunksize, check)
+        handles = _chunks(manager, function, source, chunksize, check)
         window = _CHUNKS_PER_WORKER * manager.config.max_processes
         take = _many
     flow = _in_order if ordered else _as_ready
@@ -53,7 +53,7 @@ def _single(
 
 def _chunks(
     manager: TaskManager,
-    definition: Definition,
+    function: Callable[[Any], Any],
     source: Iterator[Any],
     size: int,
     check: Callable[[tuple[Any, ...], dict[str, Any]], None] | None,
@@ -62,7 +62,7 @@ def _chunks(
         if check is not None:
             for item in chunk:
                 check((item,), {})
-        yield manager.submit_chunk(definition, chunk)
+        yield manager.submit_chunk(function, chunk)
 
 
 def _one(handle: TaskHandle) -> tuple[Any, ...]:

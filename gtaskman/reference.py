@@ -45,13 +45,18 @@ def refer(definition: Definition) -> Reference:
     target = definition.target
     module = getattr(target, "__module__", None) or "builtins"
     path = getattr(target, "__qualname__", "")
-    if path and "<" not in path and _holds(module, path, target):
-        if module in (MAIN, MAIN_IN_WORKER):
-            sys.modules.setdefault(MAIN_IN_WORKER, sys.modules[MAIN])
-            module = MAIN
-        if module != MAIN or main_of_application() is not None:
-            return Reference(module, path)
+    if is_held(target):
+        return Reference(MAIN if module == MAIN_IN_WORKER else module, path)
     return Reference(module, path, _by_value(definition))
+
+
+def is_held(target: Any) -> bool:
+    """Whether a worker can import this code by its name."""
+    module = getattr(target, "__module__", None) or "builtins"
+    path = getattr(target, "__qualname__", "")
+    if not path or "<" in path or not _holds(module, path, target):
+        return False
+    return module not in (MAIN, MAIN_IN_WORKER) or main_of_application() is not None
 
 
 def _holds(module: str, path: str, target: Any) -> bool:

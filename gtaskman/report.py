@@ -29,13 +29,11 @@ class TaskStatus(enum.Enum):
     # Enum's own is written in Python, and statuses are keys on the way of every task.
     __hash__ = object.__hash__
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing follows this status."""
-        return self in FINISHED
+    finished: bool
+    """Whether nothing follows this status."""
 
-
-FINISHED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+    def __init__(self, value: str) -> None:
+        self.finished = value in ("completed", "failed", "cancelled")
 
 
 class FailureKind(enum.Enum):
@@ -89,7 +87,7 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def finished(self) -> bool:
         """Whether this is the task's last report."""
-        return self.status in FINISHED
+        return self.status.finished
 
     @property
     def completion(self) -> float:

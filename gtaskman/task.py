@@ -310,6 +310,11 @@ def _fit(name: str, field: str, value: Any, annotation: Any) -> Any:
         raise TaskOptionError(f"{name}: option {field!r}: {mismatch}", name, field) from None
 
 
+def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call ``function``: the code of tasks whose own code travels as an argument."""
+    return function(*args, **kwargs)
+
+
 class FunctionTask(Task):
     """A call of a task function, made first and submitted later."""
 

@@ -402,7 +402,8 @@ def _call(target: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         return target(*args, **kwargs)
     if flags & messages.CLASS:
         return target.revive(run.id, kwargs).run(run.current().progress)
-    return [target(item) for item in args[0]]
+    *carried, items = args
+    return [target(*carried, item) for item in items] if carried else list(map(target, items))
 
 
 def _wait_for(pen: Pen | None) -> None:

@@ -21,6 +21,7 @@ import pickle
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ from gtaskman.pool.verdict import Verdict, judge
 from gtaskman.pool.worker import State, Worker
 from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, main_of_application, refer
 from gtaskman.report import Failure, FailureKind
+from gtaskman.task import Definition
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
 from gtaskman.wire.messages import SPAN, SPAN_SIZE, Ended, Fault, Stack, Why
@@ -107,7 +109,9 @@ class Pool:
         self._by_pid: dict[int, Worker] = {}
         self._worker_numbers = itertools.count(1)
         self._job_numbers = itertools.count(1)
-        self._references: dict[int, Reference] = {}
+        self._references: weakref.WeakKeyDictionary[Definition, Reference] = (
+            weakref.WeakKeyDictionary()
+        )
         self._starter: Starter = STARTERS[config.start_method](loop, config, self._settings, self)
         self._deadlines = Deadlines(loop, self._on_deadline, self._matters)
         self._look_alarm = Alarm(loop)
@@ -132,11 +136,10 @@ class Pool:
             sys.modules.setdefault(MAIN_IN_WORKER, main)
         self._fork(self._config.min_processes)
 
-    def prepare(self, job_definition: Any) -> None:
+    def prepare(self, definition: Definition) -> None:
         """Find out how the task's code travels. Raises :class:`TaskTravelError` if it cannot."""
-        number = job_definition.number
-        if number not in self._references:
-            self._references[number] = reference = refer(job_definition)
+        if definition not in self._references:
+            self._references[definition] = reference = refer(definition)
             if reference.value is None and reference.module != "builtins":
                 self._starter.learn(reference.module)
 
@@ -223,7 +226,7 @@ class Pool:
             self._listener.on_started(job)
 
     def _reference(self, job: Job) -> Reference:
-        return self._references[job.definition.number]
+        return self._references[job.definition]
 
     def follow(self, plan: Plan[Worker], waiting: int) -> None:
         """Do what the plan says beside handing out: start, reserve, recall."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import heapq
 import itertools
 import time
 
 import msgspec
 
-from gtaskman.report import FINISHED, Report, TaskStatus
+from gtaskman.report import Report, TaskStatus
 from gtaskman.storages.base import TaskStorage, statuses
 
 
@@ -22,36 +23,42 @@ class InMemoryTaskStorage(TaskStorage):
         self._keep = keep
         self._keep_bytes = keep_bytes
         self._bytes = 0
-        self._reports: dict[str, Report] = {}
-        # By status, each in the order in which tasks came to it.
-        self._ids: dict[TaskStatus, dict[str, None]] = {status: {} for status in TaskStatus}
-        self._finished: dict[str, int] = {}  # id -> bytes of its result, oldest end first
+        self._open: dict[str, Report] = {}
+        # The oldest end first; an OrderedDict, because a dict gets slower at its front the more
+        # has gone from there.
+        self._finished: collections.OrderedDict[str, Report] = collections.OrderedDict()
+        self._counts = dict.fromkeys(TaskStatus, 0)
 
     def insert(self, report: Report) -> None:
         task_id = report.id
-        if task_id in self._reports:
+        if task_id in self._open or task_id in self._finished:
             self.delete(task_id)
-        self._reports[task_id] = report
-        self._ids[report.status][task_id] = None
-        if report.status in FINISHED:
+        self._counts[report.status] += 1
+        if report.status.finished:
             self._retain(report)
+        else:
+            self._open[task_id] = report
 
     def update(self, report: Report) -> bool:
         task_id = report.id
-        known = self._reports.get(task_id)
-        if known is None or known.status in FINISHED or known.revision >= report.revision:
+        known = self._open.get(task_id)
+        if known is None or known.revision >= report.revision:
             return False
-        self._reports[task_id] = report
-        if known.status is not report.status:
-            del self._ids[known.status][task_id]
-            self._ids[report.status][task_id] = None
-            if report.status in FINISHED:
-                self._retain(report)
+        status = report.status
+        if known.status is not status:
+            counts = self._counts
+            counts[known.status] -= 1
+            counts[status] += 1
+        if status.finished:
+            del self._open[task_id]
+            self._retain(report)
+        else:
+            self._open[task_id] = report
         return True
 
     def cancel(self, task_id: str, reason: str = "") -> Report | None:
-        known = self._reports.get(task_id)
-        if known is None or known.finished:
+        known = self._open.get(task_id)
+        if known is None:
             return None
         cancelled = msgspec.structs.replace(
             known,
@@ -64,15 +71,17 @@ class InMemoryTaskStorage(TaskStorage):
         return cancelled
 
     def delete(self, task_id: str) -> bool:
-        report = self._reports.pop(task_id, None)
+        report = self._open.pop(task_id, None)
         if report is None:
-            return False
-        del self._ids[report.status][task_id]
-        self._bytes -= self._finished.pop(task_id, 0)
+            report = self._finished.pop(task_id, None)
+            if report is None:
+                return False
+            self._bytes -= report.result_size
+        self._counts[report.status] -= 1
         return True
 
     def report(self, task_id: str) -> Report | None:
-        return self._reports.get(task_id)
+        return self._open.get(task_id) or self._finished.get(task_id)
 
     def find(
         self,
@@ -81,21 +90,24 @@ class InMemoryTaskStorage(TaskStorage):
         offset: int = 0,
         limit: int = 50,
     ) -> list[Report]:
-        ids = itertools.chain.from_iterable(self._ids[each] for each in statuses(status, finished))
-        reports = map(self._reports.__getitem__, ids)
-        return heapq.nsmallest(offset + limit, reports, key=_submitted)[offset:]
+        wanted = set(statuses(status, finished))
+        kept = itertools.chain(self._finished.values(), self._open.values())
+        found = (report for report in kept if report.status in wanted)
+        return heapq.nsmallest(offset + limit, found, key=_submitted)[offset:]
 
     def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
-        return sum(len(self._ids[each]) for each in statuses(status, finished))
+        return sum(self._counts[each] for each in statuses(status, finished))
 
     def _retain(self, report: Report) -> None:
-        """Make room for one more finished task."""
+        """Keep a finished task, and make room for it."""
         finished = self._finished
-        finished[report.id] = report.result_size
+        finished[report.id] = report
         self._bytes += report.result_size
         # The newest stays, however large its result is: somebody is about to ask for it.
         while len(finished) > self._keep or (self._bytes > self._keep_bytes and len(finished) > 1):
-            self.delete(next(iter(finished)))
+            _, oldest = finished.popitem(last=False)
+            self._bytes -= oldest.result_size
+            self._counts[oldest.status] -= 1
 
 
 def _submitted(report: Report) -> float:
