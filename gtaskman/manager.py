@@ -242,6 +242,7 @@ class TaskManager:
         self._state = _State.FORKED
         self._pump_due = True  # a pump that was scheduled, or will be, finds nothing to do
         if self._pool is not None:
+            self._keeper.stop()
             self._pool.forget()
 
     # --- submitting
@@ -378,7 +379,7 @@ class TaskManager:
             return
         self._total += 1
         self._pending += job.cost
-        if len(self._jobs) == 1:
+        if not self._keeper.active:
             self._keep_alive()
         self.storage.insert(job.first_report())
         self.queue.enqueue(job)
@@ -540,6 +541,7 @@ class TaskManager:
         """A task has come to its end: once, and everybody is told."""
         if self._jobs.pop(job.id, None) is None:
             return
+        job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
         self.queue.settle(job)
         self.storage.update(report)
         self._counts[report.status] += 1

@@ -770,6 +770,7 @@ class Pool:
 
     def forget(self) -> None:
         """In a fork of the application: close our copies; the original goes on undisturbed."""
+        self._end_timers()
         for worker in self._workers.values():
             worker.close()
         self._starter.forget()
