@@ -109,7 +109,8 @@ class TaskManager:
         self._ebb: Latch | None = None  # opens when enough of them have gone
         self._pumping = False
         self._pump_due = False
-        self._gathered: list[TaskHandle] | None = None  # handles whose waiters are to be woken
+        self._batches = 0  # how many batches of ends are being worked off, one within the other
+        self._gathered: list[TaskHandle] = []  # handles whose waiters are woken after that
         self._ready = Latch()
         self._drained: Latch | None = None
         self._stopped = Latch()
@@ -553,7 +554,7 @@ class TaskManager:
                 self._drained.open()
         handle = job.handle
         if handle.settle(report, exception):
-            if self._gathered is not None:
+            if self._batches:
                 self._gathered.append(handle)
             else:
                 handle.wake()
@@ -563,13 +564,15 @@ class TaskManager:
 
         Woken after each, it would find the next one not settled yet, and wait again.
         """
-        self._gathered = []
+        self._batches += 1
 
     def on_batch_end(self) -> None:
-        """Now."""
-        gathered, self._gathered = self._gathered, None
-        for handle in gathered or ():
-            handle.wake()
+        """Now, unless this batch is part of a larger one."""
+        self._batches -= 1
+        if not self._batches:
+            gathered, self._gathered = self._gathered, []
+            for handle in gathered:
+                handle.wake()
 
     def _emit(self, event: str, report: Report) -> None:
         self.events.emit(event, report)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import setproctitle
 
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 # Python ignores these two on purpose: a write to a closed pipe shall raise, not kill.
 _KEPT_SIGNALS = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
 ORPHAN = 70  # exit code: the parent was gone before we were up
@@ -23,7 +23,7 @@ ORPHAN = 70  # exit code: the parent was gone before we were up
 def die_with(parent: int) -> None:
     """End when the parent does, even in the middle of an endless loop."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         # It died between the fork and the line above.

@@ -7,16 +7,15 @@ import os
 import signal
 from typing import NoReturn
 
-from gtaskman.child import boot, preload
+from gtaskman.child import preload
 from gtaskman.child.start import adopt, start_worker
 from gtaskman.wire import control
 
 PIPE_FD, PAGE_FD = 3, 4
 
 
-def main(parent: int, number: int) -> NoReturn:
+def main(number: int) -> NoReturn:
     """Import the application, then work on the pipe that we were started with."""
-    boot.die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = _socket.socket(fileno=PIPE_FD)
     settings = control.receive_settings(pipe)

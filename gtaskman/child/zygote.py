@@ -28,9 +28,8 @@ CONTROL_FD = 3
 _EVERY_SIGNAL = signal.valid_signals()
 
 
-def main(parent: int) -> NoReturn:
+def main() -> NoReturn:
     """Run the template on the control socket that it was started with."""
-    boot.die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     socket = _socket.socket(fileno=CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)

@@ -118,6 +118,9 @@ def _share_async(
 def _level(gifts: list[tuple[W, int]], chosen: list[W], count: int, slots: int) -> int:
     """Fill the ``chosen`` up to one level, so that no worker has much more than another."""
     loads = sorted(chosen, key=_asyncs)
+    # Whoever stands above the level that the others come to gets nothing, and does not raise it.
+    while len(loads) > 1 and loads[-1].asyncs * len(loads) >= count + sum(map(_asyncs, loads)):
+        loads.pop()
     given, left = 0, count
     for at, worker in enumerate(loads):
         # The level that the rest of the workers and the rest of the tasks come to.
@@ -151,7 +154,7 @@ def _look_ahead(plan: Plan[W], workers: list[W], waiting: int, starting: int, sp
 
 
 def _to_reserve(workers: list[W]) -> W | None:
-    """The worker that is soonest free for a sync task, if none frees itself in its own time."""
-    if any(worker.sync or worker.reserved for worker in workers):
+    """The worker that shall take no more async tasks until it is free: the one with fewest."""
+    if any(worker.reserved for worker in workers):
         return None
-    return min(workers, key=_asyncs, default=None)
+    return min((worker for worker in workers if worker.asyncs), key=_asyncs, default=None)

@@ -63,6 +63,7 @@ class Deadlines:
             self._arm(heap[0][0])
 
     def _sweep(self) -> None:
-        self._heap = [each for each in self._heap if self._alive(each[2])]
+        # In place: whoever goes through the heap right now must not be left with an old one.
+        self._heap[:] = [each for each in self._heap if self._alive(each[2])]
         heapq.heapify(self._heap)
         self._sweep_at = max(_MANY, 2 * len(self._heap))

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from gevent.monkey import is_module_patched
 
+from gtaskman.child.boot import ORPHAN, PR_SET_PDEATHSIG
 from gtaskman.errors import StartMethodError
 
 FIRST_FD = 3  # where the child finds the descriptors that it is given
@@ -52,7 +53,10 @@ def program(module: str, fds: int, *arguments: int) -> str:
     patch = f"from gevent import monkey; monkey.patch_all(**{parts!r})" if parts else ""
     return "\n".join(
         [
-            "import os, sys",
+            # First of all: imports take a while, and nobody may outlive us for so long.
+            "import ctypes, os, sys",
+            f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGKILL)}, 0, 0, 0)",
+            f"if os.getppid() != {os.getpid()}: os._exit({ORPHAN})",
             f"sys.path[:] = {sys.path!r}",
             # Servers make their listening sockets inheritable: none may stay open in here.
             "for fd in map(int, os.listdir('/proc/self/fd')):",

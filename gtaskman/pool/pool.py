@@ -33,7 +33,7 @@ from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.assign import Plan, assign
 from gtaskman.pool.deadlines import Deadlines
 from gtaskman.pool.starters import STARTERS, Starter, check_system
-from gtaskman.pool.verdict import Verdict, judge
+from gtaskman.pool.verdict import Verdict
 from gtaskman.pool.worker import State, Worker
 from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, main_of_application, refer
 from gtaskman.report import Failure, FailureKind
@@ -687,6 +687,19 @@ class Pool:
         if worker.alive:
             self._bury(worker)
 
+    def on_exits(self, pids: list[int]) -> None:
+        """These workers have died with their template."""
+        for pid in pids:
+            worker = self._by_pid.get(pid)
+            if worker is not None:
+                worker.open = False  # all of them, before any of their jobs is handed to another
+        self._listener.on_batch()
+        try:
+            for pid in pids:
+                self.on_exit(pid, None, 0)
+        finally:
+            self._listener.on_batch_end()
+
     def _bury(self, worker: Worker) -> None:
         """Judge what was in a dead worker, and let go of it."""
         starting = worker.state is State.STARTING
@@ -694,18 +707,21 @@ class Pool:
         if starting and not self._closing:
             self._not_started(worker, cause.message)
             return
-        judged = judge(
-            worker.jobs.values(), worker.running_number(), worker.received(), worker.culprits
-        )
+        judged = worker.judge()
         unexpected = worker.state is not State.STOPPING and not self._closing
         self._remove(worker)
         if unexpected:
             log.warning("worker %s has died: %s", worker.pid, cause.message)
-        for job, verdict in judged:
-            self._pronounce(job, verdict, cause)
-        if not self._closing:
-            self._fork(max(0, self._config.min_processes - len(self._workers)))
-            self._listener.on_capacity()
+        # Whoever is woken by this finds the pool whole again: the dead replaced, the rest at work.
+        self._listener.on_batch()
+        try:
+            for job, verdict in judged:
+                self._pronounce(job, verdict, cause)
+            if not self._closing:
+                self._fork(max(0, self._config.min_processes - len(self._workers)))
+                self._listener.on_capacity()
+        finally:
+            self._listener.on_batch_end()
 
     def _pronounce(self, job: Job, verdict: Verdict, cause: Failure) -> None:
         now = time.monotonic()

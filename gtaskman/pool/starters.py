@@ -38,6 +38,9 @@ class StartListener(Protocol):
     def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
         """The worker has ended: its wait status (None if nobody knows), its most bytes."""
 
+    def on_exits(self, pids: list[int]) -> None:
+        """The workers have died together; nobody knows how."""
+
     def on_broken(self, module: str, why: str) -> None:
         """The module cannot be imported in any worker: it would never come back."""
 
@@ -198,11 +201,11 @@ class ZygoteStarter:
     def on_lost(self, template: Template) -> None:
         """The template is gone, and its workers with it."""
         self._retire(template)
-        for number, pid in self._templates.pop(template, {}).items():
+        workers = self._templates.pop(template, {})
+        self._listener.on_exits([pid for pid in workers.values() if pid is not None])
+        for number, pid in workers.items():
             if pid is None:
                 self._listener.on_refused(number, "the template that was to fork it has ended")
-            else:
-                self._listener.on_exit(pid, None, 0)
 
 
 class _OwnChildren:
@@ -257,7 +260,7 @@ class SpawnStarter(_OwnChildren):
         self._settings = settings
 
     def start(self, number: int, pipe: int, page: int) -> bytes:
-        code = program("gtaskman.child.spawned", 2, os.getpid(), number)
+        code = program("gtaskman.child.spawned", 2, number)
         try:
             pid = exec_python(code, [pipe, page])
         finally:

@@ -36,9 +36,7 @@ class Template:
         self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         try:
-            self.pid = exec_python(
-                program("gtaskman.child.zygote", 1, os.getpid()), [theirs.fileno()]
-            )
+            self.pid = exec_python(program("gtaskman.child.zygote", 1), [theirs.fileno()])
         except BaseException:
             self._socket.close()
             raise

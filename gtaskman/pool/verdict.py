@@ -18,37 +18,27 @@ class Verdict(enum.Enum):
 
 
 def judge(
-    jobs: Iterable[Job], running: int, received: int, culprits: Collection[int]
+    jobs: Iterable[Job], running: int, begun: int, received: int, culprits: Collection[int]
 ) -> list[tuple[Job, Verdict]]:
-    """Judge ``jobs``, in the order in which they were sent.
+    """Judge ``jobs`` by what the worker's slate says.
 
-    ``running`` is the number of the sync run that the worker had begun (0: none), ``received``
-    the highest number it had read, and ``culprits`` those for whose sake it was killed, if it was.
+    ``running`` is the number of the sync run that it was at (0: none), ``begun`` that of the last
+    one it had begun, ``received`` the highest it had read, and ``culprits`` those for whose sake
+    it was killed, if it was.
 
-    Sync tasks run in order: those sent before the running one had run, and only their results are
-    lost; those after it had not begun. Async tasks that the worker had read were all running, and
+    Sync tasks run in the order of their numbers: those up to ``begun`` had run, and of those that
+    had ended only the results are lost. Async tasks that the worker had read were all running, and
     nobody can say which of them killed it.
     """
-    judged = []
-    met_running = False
-    for job in jobs:
-        number = job.number
-        if number in culprits:
-            verdict = Verdict.CULPRIT
-        elif job.definition.is_async:
-            verdict = _judge_async(number, received, culprits)
-        elif number == running:
-            verdict = Verdict.BYSTANDER if culprits else Verdict.SUSPECT
-        elif number > received or met_running or not running:
-            verdict = Verdict.UNTOUCHED if number > running else Verdict.BYSTANDER
-        else:
-            verdict = Verdict.BYSTANDER
-        met_running = met_running or number == running
-        judged.append((job, verdict))
-    return judged
+    return [(job, _judge(job, running, begun, received, culprits)) for job in jobs]
 
 
-def _judge_async(number: int, received: int, culprits: Collection[int]) -> Verdict:
-    if number > received:
+def _judge(job: Job, running: int, begun: int, received: int, culprits: Collection[int]) -> Verdict:
+    number = job.number
+    if number in culprits:
+        return Verdict.CULPRIT
+    if number > (received if job.definition.is_async else begun):
         return Verdict.UNTOUCHED
-    return Verdict.BYSTANDER if culprits else Verdict.SUSPECT
+    if culprits or not (job.definition.is_async or number == running):
+        return Verdict.BYSTANDER
+    return Verdict.SUSPECT

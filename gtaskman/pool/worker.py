@@ -19,6 +19,7 @@ from typing import Any
 
 from gtaskman.errors import FrameError
 from gtaskman.job import Job
+from gtaskman.pool.verdict import Verdict, judge
 from gtaskman.reference import Reference
 from gtaskman.wire import messages
 from gtaskman.wire.channel import READ, Channel
@@ -112,9 +113,11 @@ class Worker:
         """That run and the monotonic time at which it began."""
         return self._slate.running()
 
-    def received(self) -> int:
-        """The highest number that the child has read."""
-        return self._slate.received()
+    def judge(self) -> list[tuple[Job, Verdict]]:
+        """It has died: what has become of each of its jobs."""
+        slate = self._slate
+        running, begun, received = self.running_number(), slate.begun(), slate.received()
+        return judge(self.jobs.values(), running, begun, received, self.culprits)
 
     # --- the process
 

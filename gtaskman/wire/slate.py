@@ -13,9 +13,11 @@ import struct
 from typing import NamedTuple
 
 _SIZE = mmap.PAGESIZE
-_RECEIVED = struct.Struct("<Q")
+# received u64 | begun u64 | running u64 | since f64
+_NUMBER = struct.Struct("<Q")
+_BEGIN = struct.Struct("<QQd")
 _RUNNING = struct.Struct("<Qd")
-_RUNNING_AT = 8
+_RECEIVED_AT, _BEGUN_AT, _RUNNING_AT = 0, 8, 16
 
 
 class Running(NamedTuple):
@@ -40,11 +42,11 @@ class Slate:
 
     def receive(self, number: int) -> None:
         """The worker has read the order with this number."""
-        _RECEIVED.pack_into(self._page, 0, number)
+        _NUMBER.pack_into(self._page, _RECEIVED_AT, number)
 
     def begin(self, number: int, now: float) -> None:
-        """The worker is about to run this one."""
-        _RUNNING.pack_into(self._page, _RUNNING_AT, number, now)
+        """The worker is about to run this one, a higher number than any before."""
+        _BEGIN.pack_into(self._page, _BEGUN_AT, number, number, now)
 
     def end(self) -> None:
         """The worker runs nothing."""
@@ -52,7 +54,11 @@ class Slate:
 
     def received(self) -> int:
         """The highest number that the worker has read."""
-        return int(_RECEIVED.unpack_from(self._page, 0)[0])
+        return int(_NUMBER.unpack_from(self._page, _RECEIVED_AT)[0])
+
+    def begun(self) -> int:
+        """The last sync run that the worker has begun, whether or not it has ended."""
+        return int(_NUMBER.unpack_from(self._page, _BEGUN_AT)[0])
 
     def running(self) -> Running:
         """What the worker runs."""
