@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,13 @@ def _after_fork() -> None:
     _lock = monkey.get_original("_thread", "allocate_lock")()
 
 
+def _at_exit() -> None:
+    # After an unhandled error, a Ctrl-C for one, nobody waits for results any more.
+    unhandled = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    shutdown(0 if unhandled is not None else None)
+
+
 submitted_by(submit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-atexit.register(shutdown)
+atexit.register(_at_exit)

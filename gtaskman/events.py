@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from greenlet import GreenletExit
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +63,18 @@ class Events:
     def _deliver(self) -> None:
         while self._due:
             event, payload = self._due.popleft()
-            for callback, once in self.callbacks.get(event, ()):
-                if once:
-                    self.off(event, callback)
+            for registered in self.callbacks.get(event, ()):
+                if registered[1]:
+                    self._remove(event, registered)
                 try:
-                    callback(payload)
-                except Exception:
+                    registered[0](payload)
+                except (Exception, gevent.Timeout, GreenletExit):
                     log.exception("a callback of %r raised; nothing else is disturbed", event)
         self._greenlet = None
+
+    def _remove(self, event: str, registered: tuple[Callback, bool]) -> None:
+        left = [each for each in self.callbacks.get(event, ()) if each is not registered]
+        if left:
+            self.callbacks[event] = left
+        else:
+            self.callbacks.pop(event, None)

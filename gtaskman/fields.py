@@ -6,9 +6,13 @@ leave here as :class:`Mismatch` and the caller says whose field it was.
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
 import inspect
 import numbers
 import typing
+import uuid
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,6 +20,20 @@ import msgspec
 
 class Mismatch(ValueError):
     """Raised when a value does not fit its annotation; the text says what was expected."""
+
+
+# A text is none of these: it must not be decoded to one without a word.
+_BUILTIN = (
+    bytes,
+    bytearray,
+    memoryview,
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    uuid.UUID,
+    decimal.Decimal,
+)
 
 
 class _Missing:
@@ -66,11 +84,20 @@ def conform(value: Any, annotation: Any) -> Any:
     if annotation in (int, float) and isinstance(value, numbers.Real):
         return _as_number(value, annotation)
     try:
-        return msgspec.convert(value, annotation)
+        return msgspec.convert(value, annotation, builtin_types=_BUILTIN)
     except msgspec.ValidationError as error:
-        raise Mismatch(str(error)) from None
+        raise Mismatch(f"{error}{_allowed(annotation)}, not {value!r:.80}") from None
     except TypeError:
         return value
+
+
+def _allowed(annotation: Any) -> str:
+    """The values of an enum or a Literal, which the error alone does not tell."""
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return f" (one of {', '.join(repr(member.value) for member in annotation)})"
+    if typing.get_origin(annotation) is typing.Literal:
+        return f" (one of {', '.join(map(repr, typing.get_args(annotation)))})"
+    return ""
 
 
 def _is_instance(value: Any, cls: type) -> bool:
@@ -81,7 +108,10 @@ def _is_instance(value: Any, cls: type) -> bool:
 
 
 def _as_number(value: Any, kind: type) -> Any:
-    number = kind(value)
-    if number != value:
-        raise Mismatch(f"Expected `{kind.__name__}`, got `{value!r}`")
+    try:
+        number = kind(value)
+    except (ValueError, OverflowError):
+        number = None
+    if number is None or number != value:
+        raise Mismatch(f"Expected `{kind.__name__}`, got `{value!r:.80}`")
     return number

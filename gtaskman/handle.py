@@ -44,8 +44,9 @@ class TaskHandle(Latch):
     _exception: bytes | None = None
     _feeds: list[ProgressFeed] | None = None
 
-    def __init__(self, task_id: str, manager: TaskManager) -> None:
-        self.id = task_id
+    def __init__(self, job: Job, manager: TaskManager) -> None:
+        self.id = job.id
+        self._job = job
         self._manager = manager
 
     # --- what the caller asks
@@ -128,10 +129,6 @@ class TaskHandle(Latch):
 
     # --- what the manager does
 
-    def follow(self, job: Job) -> None:
-        """Stand for this job until it is settled."""
-        self._job = job
-
     def settle(self, report: Report, exception: bytes | None = None) -> bool:
         """The task has ended; whether somebody waits, who is to be woken by :meth:`wake`."""
         if exception is not None:
@@ -149,6 +146,9 @@ class TaskHandle(Latch):
             feed.push(report)
 
     # --- waits that would never end
+
+    def _opens_elsewhere(self, hub: Any) -> bool:
+        return not self._manager.lives_on(hub)
 
     def _about_to_wait(self) -> None:
         check_owner(self._manager.pid, f"task {self.id}")

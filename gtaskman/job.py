@@ -39,16 +39,16 @@ class Job:
     started_at: float | None = None
     stop: Why | None = None  # it was asked to stop, and why
     stop_reason = ""
+    claimed = False  # a manager has taken it out of the queue
     withdrawn = False  # cancelled while it waited: whoever finds it in a queue drops it
     processing = False  # everybody has been told that it runs
 
-    def __init__(
-        self, task_id: str, definition: Definition, payload: Payload, handle: TaskHandle
-    ) -> None:
+    handle: TaskHandle
+
+    def __init__(self, task_id: str, definition: Definition, payload: Payload) -> None:
         self.id = task_id
         self.definition = definition
         self.payload = payload
-        self.handle = handle
         self.created_at = time.time()
         # Bytes of memory that it takes while it waits.
         self.cost = OVERHEAD + (payload.size if payload.buffers else len(payload.body))

@@ -19,7 +19,9 @@ from gtaskman.errors import ForkedManagerError, WouldBlockError
 
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 # Guards the lists of waiters of all latches: held for an append or a swap, never longer.
-_guard = _allocate_lock()
+# Reentrant, since a collection of garbage, or a signal's handler, may open a latch meanwhile.
+_guard = monkey.get_original("_thread", "RLock")()
+_FOR_EVER = 1e9  # seconds
 
 
 class _Greenlet:
@@ -38,7 +40,7 @@ class _Greenlet:
     def wake(self, here: Any) -> None:
         hub = self.hub
         if hub is not here:
-            hub.loop.run_callback_threadsafe(self.switch)
+            _call_in(hub, self.switch)
         elif getcurrent() is hub:
             self.switch()
         else:
@@ -64,7 +66,8 @@ class _Link:
     __slots__ = ("callback", "hub", "latch")
 
     def __init__(self, hub: Any, callback: Callable[[Any], object], latch: Latch) -> None:
-        self.hub, self.callback, self.latch = hub, callback, latch
+        self.hub, self.latch = hub, latch
+        self.callback: Callable[[Any], object] | None = callback
 
     def call(self) -> None:
         if self.callback is not None:
@@ -74,7 +77,14 @@ class _Link:
         if self.hub is here:
             self.hub.loop.run_callback(self.call)
         else:
-            self.hub.loop.run_callback_threadsafe(self.call)
+            _call_in(self.hub, self.call)
+
+
+def _call_in(hub: Any, callback: Callable[[], None]) -> None:
+    """Call back in another thread's hub, unless that has gone with its thread."""
+    loop = hub.loop
+    if loop is not None:
+        loop.run_callback_threadsafe(callback)
 
 
 class Latch:
@@ -83,6 +93,7 @@ class Latch:
     # On the class: most are opened before anybody waits, and making one costs nothing.
     _opened = False
     _waiters: list[Any] | None = None
+    _links: list[_Link] | None = None  # those that are about to be called
 
     def open(self) -> None:
         """Open it and wake whoever waits."""
@@ -95,6 +106,7 @@ class Latch:
         """Wake whoever waits; it is open."""
         with _guard:
             waiters, self._waiters = self._waiters, None
+            self._links = [each for each in waiters or () if isinstance(each, _Link)] or None
         here = get_hub_if_exists()
         for waiter in waiters or ():
             waiter.wake(here)
@@ -126,6 +138,10 @@ class Latch:
     def _about_to_wait(self) -> None:
         """For subclasses: the last chance to say that this would never end."""
 
+    def _opens_elsewhere(self, _hub: Any) -> bool:
+        """Whether a thread with another hub than this may open it."""
+        return True
+
     def _stalled(self) -> None:
         """For subclasses: a native thread has waited for a while."""
 
@@ -134,6 +150,9 @@ class Latch:
         timer = None
         self._add(waiter)
         try:
+            if timeout is None and self._opens_elsewhere(hub):
+                # Nothing on this loop may be going on: it must not think that all is over.
+                timeout = _FOR_EVER
             if timeout is not None:
                 timer = hub.loop.timer(max(timeout, 0))
                 timer.start(waiter.switch)
@@ -190,6 +209,9 @@ class Latch:
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Take a :meth:`rawlink` back."""
         with _guard:
+            for waiter in self._links or ():
+                if waiter.callback == callback:
+                    waiter.callback = None
             for waiter in self._waiters or ():
                 if isinstance(waiter, _Link) and waiter.callback == callback:
                     self._waiters = [w for w in self._waiters or () if w is not waiter] or None

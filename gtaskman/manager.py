@@ -334,11 +334,10 @@ class TaskManager:
         if definition.number not in self._known:
             self._make_known(definition)
         payload = self._encode(definition, args, kwargs) if args or kwargs else NOTHING
-        handle = TaskHandle(task_id, self)
-        job = Job(task_id, definition, payload, handle)
+        job = Job(task_id, definition, payload)
         if flags:
             job.flags = flags
-        handle.follow(job)
+        handle = job.handle = TaskHandle(job, self)
         if self._jobs.setdefault(task_id, job) is not job:
             raise DuplicateTaskError(task_id)
         if get_hub_if_exists() is self._hub:
@@ -668,6 +667,10 @@ class TaskManager:
     def background(self) -> bool:
         """Whether it has a thread of its own."""
         return self.config.background
+
+    def lives_on(self, hub: Any) -> bool:
+        """Whether this is the manager's hub."""
+        return hub is self._hub
 
     def _is_here(self) -> bool:
         return get_hub_if_exists() is self._hub

@@ -85,7 +85,12 @@ def _in_order(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle
     flying: collections.deque[TaskHandle] = collections.deque()
     try:
         while True:
-            flying.extend(itertools.islice(handles, window - len(flying)))
+            # A slow source does not hold back a result that is there already.
+            while len(flying) < window and not (flying and flying[0].done()):
+                handle = next(handles, None)
+                if handle is None:
+                    break
+                flying.append(handle)
             if not flying:
                 return
             flying[0].wait()
@@ -105,7 +110,10 @@ def _as_ready(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle
 
     try:
         while True:
-            for handle in itertools.islice(handles, window - len(flying)):
+            while len(flying) < window and not landed:
+                handle = next(handles, None)
+                if handle is None:
+                    break
                 flying[handle.id] = handle
                 handle.rawlink(land)
             if not flying:
@@ -113,9 +121,9 @@ def _as_ready(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle
             while not landed:
                 news.wait()
                 news = Latch()
-            handle = landed.popleft()
-            del flying[handle.id]
-            yield handle
+            first = landed.popleft()
+            del flying[first.id]
+            yield first
     finally:
         _cancel(flying.values())
 

@@ -29,6 +29,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KINDS = ("sync", "async", "service")
+# What a worker must know of a definition, as bits: they travel with every order to run one.
+ASYNC, ONCE, CLASS = 2, 4, 16
 MAX_ID = 200  # characters: an id is a key in storages and a word in commands
 
 
@@ -54,12 +56,15 @@ class Definition:
     at_most_once: bool = False
     number: int = dataclasses.field(default_factory=itertools.count(1).__next__)
     is_async: bool = dataclasses.field(init=False)
-    in_class_form: bool = dataclasses.field(init=False)
+    is_limited: bool = dataclasses.field(init=False)
+    flags: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_async", self.kind == "async")
-        is_class = isinstance(self.target, type) and issubclass(self.target, Task)
-        object.__setattr__(self, "in_class_form", is_class)
+        object.__setattr__(self, "is_limited", bool(self.timeout or self.soft_timeout))
+        in_class_form = isinstance(self.target, type) and issubclass(self.target, Task)
+        flags = ASYNC * self.is_async | ONCE * self.at_most_once | CLASS * in_class_form
+        object.__setattr__(self, "flags", flags)
         if self.kind not in KINDS:
             raise TaskDefinitionError(
                 f"{self.name}: kind must be 'sync' or 'async', not {self.kind!r}"
@@ -154,7 +159,7 @@ if hasattr(os, "register_at_fork"):
 
 def fresh_id() -> str:
     """An id that no other task has, in this process or elsewhere."""
-    return f"{_prefix}{next(_ids):x}"
+    return _prefix + str(next(_ids))
 
 
 def check_id(task_id: Any, name: str) -> str:

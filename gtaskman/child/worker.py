@@ -77,7 +77,14 @@ class Worker:
         self._loop = self._hub.loop
         self._slate = slate
         self._limit = settings.max_frame
-        self._channel = Channel(fd, self._loop, settings.max_frame, self._on_frames, self._on_close)
+        self._channel = Channel(
+            fd,
+            self._loop,
+            settings.max_frame,
+            messages.TO_WORKER,
+            self._on_frames,
+            self._on_close,
+        )
         self._targets = Targets(settings.main)
         self._inbox: collections.deque[Run] = collections.deque()
         self._greenlets: dict[int, TaskGreenlet] = {}
@@ -164,6 +171,8 @@ class Worker:
             self._answer_ping(frame.number, self._bell_frame)
         elif frame.kind == messages.STOP:
             self._ending = True
+        else:
+            raise FrameError(f"a message of the unknown kind {frame.kind}")
 
     def _on_close(self, error: FrameError | None) -> None:
         # The manager is gone, or the pipe carries nonsense: nobody is left to work for.

@@ -12,7 +12,6 @@ neither queues nor storages nor handles: it speaks to a listener, the manager.
 
 from __future__ import annotations
 
-import collections
 import enum
 import itertools
 import logging
@@ -22,7 +21,6 @@ import signal
 import sys
 import time
 import weakref
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 from gtaskman.config import Configuration
@@ -40,7 +38,7 @@ from gtaskman.report import Failure, FailureKind
 from gtaskman.task import Definition
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
-from gtaskman.wire.messages import SPAN, SPAN_SIZE, Ended, Fault, Stack, Why
+from gtaskman.wire.messages import DONE, SPAN_SIZE, Ended, Fault, Stack, Why
 from gtaskman.wire.payload import EMPTY
 from gtaskman.wire.settings import Settings
 
@@ -192,38 +190,37 @@ class Pool:
                 counted += 1
         return max(0, self._config.max_processes - counted)
 
-    def dispatch(self, plan: Plan[Worker], jobs: Iterable[Job]) -> None:
+    def dispatch(self, plan: Plan[Worker], jobs: list[Job]) -> None:
         """Hand claimed jobs to the workers that the plan gives them to."""
-        sync: collections.deque[Job] = collections.deque()
-        asyncs: collections.deque[Job] = collections.deque()
-        for job in jobs:
-            (asyncs if job.definition.is_async else sync).append(job)
+        sync = asyncs = iter(jobs)
+        if plan.sync and plan.asyncs:
+            asyncs = iter([job for job in jobs if job.definition.is_async])
+            sync = iter([job for job in jobs if not job.definition.is_async])
         for gifts, line in ((plan.asyncs, asyncs), (plan.sync, sync)):
             for worker, count in gifts:
-                for _ in range(min(count, len(line))):
-                    self._send(worker, line.popleft())
+                worker.reserved = False
+                for job in itertools.islice(line, count):
+                    worker.run(job, next(self._job_numbers), self._reference)
+                    if job.definition.is_limited:
+                        self._limit(job)
+                    if job.definition.is_async:
+                        job.started_at = time.time()
+                        self._listener.on_started(job)
         for worker, _ in (*plan.asyncs, *plan.sync):
             worker.channel.flush()
             self._watch_limits(worker)
         if plan.sync and not self._look_alarm.armed:
             self._look_alarm.set(_LOOK, self._look)
 
-    def _send(self, worker: Worker, job: Job) -> None:
-        definition = job.definition
-        number = next(self._job_numbers)
-        worker.reserved = False
-        worker.run(job, number, self._reference)
-        if definition.timeout or definition.soft_timeout:
-            now = time.monotonic()
-            for limit, why in (
-                (definition.timeout, Why.TIMEOUT),
-                (definition.soft_timeout, Why.SOFT_TIMEOUT),
-            ):
-                if limit:
-                    self._deadlines.add(now + limit, (job, number, why))
-        if definition.is_async:
-            job.started_at = time.time()
-            self._listener.on_started(job)
+    def _limit(self, job: Job) -> None:
+        """See to the time limits of a job that has just been sent."""
+        now = time.monotonic()
+        for limit, why in (
+            (job.definition.timeout, Why.TIMEOUT),
+            (job.definition.soft_timeout, Why.SOFT_TIMEOUT),
+        ):
+            if limit:
+                self._deadlines.add(now + limit, (job, job.number, why))
 
     def _reference(self, job: Job) -> Reference:
         return self._references[job.definition]
@@ -389,18 +386,7 @@ class Pool:
 
     def _on_frames(self, worker: Worker, frames: list[Frame]) -> None:
         """Take note of everything, refill the child, and only then wake whoever waits."""
-        ended: list[tuple[Job, Frame, float, float]] = []
-        for frame in frames:
-            kind = frame.kind
-            if kind == messages.DONE or kind == messages.FAIL:
-                job = worker.take(frame.number)
-                if job is not None:
-                    started, finished = SPAN.unpack_from(frame.body)
-                    if not job.definition.is_async:
-                        worker.note_duration(finished - started)
-                    ended.append((job, frame, started, finished))
-            else:
-                self._on_word(worker, frame)
+        ended = worker.take_ended(frames, self._on_word)
         if not ended:
             return
         worker.set_depth(self._config.prefetch, self._config.max_prefetch)
@@ -410,7 +396,10 @@ class Pool:
         try:
             for job, frame, started, finished in ended:
                 try:
-                    self._settle(job, frame, started, finished)
+                    if frame[0] == DONE and frame[1] & EMPTY:
+                        self._listener.on_completed(job, None, 0, started, finished)
+                    else:
+                        self._settle(job, frame, started, finished)
                 except Exception as error:
                     # A storage that is down, say: this task is told, and no other is touched.
                     log.exception("the end of task %s could not be noted", job.id)
@@ -435,6 +424,8 @@ class Pool:
             if asking is not None:
                 asking[1].append(messages.Stack(*messages.unpack(frame.body)))
                 asking[0].open()
+        else:
+            raise FrameError(f"a message of the unknown kind {frame.kind}")
 
     def _on_returned(self, worker: Worker, numbers: list[int]) -> None:
         worker.recalled = False
@@ -471,20 +462,19 @@ class Pool:
 
     def _settle(self, job: Job, frame: Frame, started: float, ended: float) -> None:
         """Decode how a run ended and tell it."""
-        body = frame.body[SPAN_SIZE:]
-        if frame.kind == messages.DONE:
+        kind, flags, _, body, buffers = frame
+        body = body[SPAN_SIZE:]
+        if kind == DONE:
             try:
-                result = None if frame.flags & EMPTY else _loads(body, buffers=frame.buffers)
+                result = _loads(body, buffers=buffers)
             except Exception as error:
                 failure = _undecoded("result", job, error)
                 self._listener.on_failed(job, failure, None, started, ended)
                 return
-            size = body.nbytes
-            if frame.buffers:
-                size += sum(map(_bytes_in, frame.buffers))
+            size = body.nbytes + (sum(map(_bytes_in, buffers)) if buffers else 0)
             self._listener.on_completed(job, result, size, started, ended)
             return
-        how = Ended(frame.flags)
+        how = Ended(flags)
         if how is Ended.CANCELLED:
             self._listener.on_stopped(job, started, ended)
         else:
@@ -681,18 +671,17 @@ class Pool:
             return
         worker.exit = (status, maxrss)
         worker.open = False
-        if status is None:
-            worker._signal(signal.SIGKILL)  # its template died: it is dying, or must
         worker.channel.read_all()
         if worker.alive:
             self._bury(worker)
 
-    def on_exits(self, pids: list[int]) -> None:
-        """These workers have died with their template."""
+    def on_exits(self, pids: list[int], why: str) -> None:
+        """These workers have died together."""
         for pid in pids:
             worker = self._by_pid.get(pid)
             if worker is not None:
-                worker.open = False  # all of them, before any of their jobs is handed to another
+                # All of them, before any of their jobs is handed to another.
+                worker.kill(why)
         self._listener.on_batch()
         try:
             for pid in pids:

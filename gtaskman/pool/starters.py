@@ -38,8 +38,8 @@ class StartListener(Protocol):
     def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
         """The worker has ended: its wait status (None if nobody knows), its most bytes."""
 
-    def on_exits(self, pids: list[int]) -> None:
-        """The workers have died together; nobody knows how."""
+    def on_exits(self, pids: list[int], why: str) -> None:
+        """The workers have died, or must, together."""
 
     def on_broken(self, module: str, why: str) -> None:
         """The module cannot be imported in any worker: it would never come back."""
@@ -202,7 +202,8 @@ class ZygoteStarter:
         """The template is gone, and its workers with it."""
         self._retire(template)
         workers = self._templates.pop(template, {})
-        self._listener.on_exits([pid for pid in workers.values() if pid is not None])
+        pids = [pid for pid in workers.values() if pid is not None]
+        self._listener.on_exits(pids, "the template that it was forked from has died")
         for number, pid in workers.items():
             if pid is None:
                 self._listener.on_refused(number, "the template that was to fork it has ended")

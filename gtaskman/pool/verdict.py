@@ -27,8 +27,9 @@ def judge(
     it was killed, if it was.
 
     Sync tasks run in the order of their numbers: those up to ``begun`` had run, and of those that
-    had ended only the results are lost. Async tasks that the worker had read were all running, and
-    nobody can say which of them killed it.
+    had ended only the results are lost. If the last one had ended and none was running, it is
+    suspect all the same: its result was on its way when the worker died, perhaps of its size.
+    Async tasks that the worker had read were all running, and nobody can say which killed it.
     """
     return [(job, _judge(job, running, begun, received, culprits)) for job in jobs]
 
@@ -39,6 +40,6 @@ def _judge(job: Job, running: int, begun: int, received: int, culprits: Collecti
         return Verdict.CULPRIT
     if number > (received if job.definition.is_async else begun):
         return Verdict.UNTOUCHED
-    if culprits or not (job.definition.is_async or number == running):
+    if culprits or not (job.definition.is_async or number == (running or begun)):
         return Verdict.BYSTANDER
     return Verdict.SUSPECT

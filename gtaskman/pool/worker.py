@@ -24,7 +24,7 @@ from gtaskman.reference import Reference
 from gtaskman.wire import messages
 from gtaskman.wire.channel import READ, Channel
 from gtaskman.wire.frames import Frame, head
-from gtaskman.wire.messages import Why
+from gtaskman.wire.messages import DONE, FAIL, SPAN, Why
 from gtaskman.wire.slate import Slate
 
 _WEIGHT = 0.2  # of the newest task in the mean of their durations
@@ -40,6 +40,10 @@ class State(enum.Enum):
     DRAINING = enum.auto()  # takes none, finishes what it has begun
     STOPPING = enum.auto()  # has nothing left and was told to end; killed if it does not
     DEAD = enum.auto()  # its jobs are judged, its capacity is free
+
+
+# A run that has ended: its job, the frame that says how, its start and end (monotonic).
+End = tuple[Job, Frame, float, float]
 
 
 class Worker:
@@ -87,6 +91,7 @@ class Worker:
             ours.fileno(),
             loop,
             limit,
+            messages.TO_MANAGER,
             lambda frames: on_frames(self, frames),
             lambda error: on_gone(self, error),
             ref=False,
@@ -195,34 +200,28 @@ class Worker:
     def run(self, job: Job, number: int, reference: Callable[[Job], Reference]) -> None:
         """Hand over a job; it goes on its way with the next flush."""
         definition = job.definition
-        flags = job.flags | job.payload.flags
+        load, body, buffers = job.payload
+        if definition.number not in self._defined:
+            self._define(job, reference(job))
         if definition.is_async:
-            flags |= messages.ASYNC
             self.asyncs += 1
         else:
             self.sync += 1
-        if definition.at_most_once:
-            flags |= messages.ONCE
-        if definition.number not in self._defined:
-            self._define(job, reference(job))
-        if definition.in_class_form:
-            flags |= messages.CLASS
         job.number = number
         job.worker = self
         self.sent += 1
         self.jobs[number] = job
-        payload = job.payload
         frame = messages.order_frame(
-            flags,
+            job.flags | load | definition.flags,
             number,
             definition.number,
             job.attempt,
             job.id,
             definition.timeout or 0.0,
-            payload.body,
-            payload.buffers,
+            body,
+            buffers,
         )
-        self.channel.put_frame(frame, payload.buffers)
+        self.channel.put_frame(frame, buffers)
 
     def _define(self, job: Job, reference: Reference) -> None:
         definition = job.definition
@@ -259,28 +258,42 @@ class Worker:
 
     # --- what it has done
 
-    def take(self, number: int) -> Job | None:
-        """A run has ended: its job, or None if it was not known (any more)."""
-        job = self.jobs.pop(number, None)
-        if job is not None:
-            self.done += 1
+    def take_ended(
+        self, frames: list[Frame], on_word: Callable[[Worker, Frame], None]
+    ) -> list[End]:
+        """The runs that have ended, of what the child said; all else goes to ``on_word``, in order.
+
+        A hot loop: once for every task. Runs that are not known (any more) are left out.
+        """
+        ended: list[End] = []
+        pop, span, done, mean = self.jobs.pop, SPAN.unpack_from, 0, self.mean
+        for frame in frames:
+            kind, _, number, body, _ = frame
+            if kind != DONE and kind != FAIL:
+                on_word(self, frame)
+                continue
+            job = pop(number, None)
+            if job is None:
+                continue
+            started, finished = span(body)
+            done += 1
             if job.definition.is_async:
                 self.asyncs -= 1
             else:
                 self.sync -= 1
-        return job
+                mean += (finished - started - mean) * (_WEIGHT if mean else 1.0)
+            ended.append((job, frame, started, finished))
+        self.done += done
+        self.mean = mean
+        return ended
 
     def give_back(self, number: int) -> Job | None:
         """A run has not begun and will not: its job."""
-        job = self.take(number)
+        job = self.jobs.pop(number, None)
         if job is not None:
-            self.done -= 1
             self.sent -= 1
+            self.sync -= 1
         return job
-
-    def note_duration(self, seconds: float) -> None:
-        """A sync task took so long."""
-        self.mean += (seconds - self.mean) * (_WEIGHT if self.mean else 1.0)
 
     def set_depth(self, least: int, most: int) -> None:
         """How many sync tasks it may hold: some milliseconds' worth, within limits."""

@@ -19,7 +19,7 @@ class InMemoryTaskQueue(TaskQueue):
         self._withdrawn_sync = 0
         self._withdrawn_async = 0
         self._jobs: dict[str, Job] = {}
-        self._claimed: set[str] = set()
+        self._claimed = 0
         self._available: list[Callable[[], None]] = []
 
     def on_available(self, callback: Callable[[], None]) -> None:
@@ -42,33 +42,40 @@ class InMemoryTaskQueue(TaskQueue):
 
     def _take(self, line: collections.deque[Job], count: int, jobs: list[Job]) -> int:
         """Move ``count`` jobs; gives how many withdrawn ones were met and dropped."""
-        dropped = 0
+        dropped, before = 0, len(jobs)
         while count and line:
             job = line.popleft()
             if job.withdrawn:
                 dropped += 1
                 continue
-            self._claimed.add(job.id)
+            job.claimed = True
             jobs.append(job)
             count -= 1
+        self._claimed += len(jobs) - before
         return dropped
 
     def refund(self, jobs: Iterable[Job]) -> None:
         for job in sorted(jobs, key=_age, reverse=True):
-            self._claimed.discard(job.id)
+            self._release(job)
             (self._async if job.definition.is_async else self._sync).appendleft(job)
 
     def retry(self, job: Job) -> None:
-        self._claimed.discard(job.id)
+        self._release(job)
         (self._async if job.definition.is_async else self._sync).append(job)
 
     def settle(self, job: Job) -> None:
-        self._claimed.discard(job.id)
+        if job.claimed:
+            self._release(job)
         self._jobs.pop(job.id, None)
+
+    def _release(self, job: Job) -> None:
+        if job.claimed:
+            job.claimed = False
+            self._claimed -= 1
 
     def cancel(self, task_id: str) -> Job | None:
         job = self._jobs.get(task_id)
-        if job is None or task_id in self._claimed:
+        if job is None or job.claimed:
             return None
         # Looking for it in the line would take longer the longer the line is: it is passed over
         # when its turn comes.
@@ -86,7 +93,7 @@ class InMemoryTaskQueue(TaskQueue):
         )
 
     def running(self) -> int:
-        return len(self._claimed)
+        return self._claimed
 
     def drop(self) -> list[Job]:
         jobs = [job for job in (*self._async, *self._sync) if not job.withdrawn]

@@ -6,6 +6,7 @@ import collections
 import heapq
 import itertools
 import time
+from collections.abc import Iterator
 
 import msgspec
 
@@ -24,16 +25,14 @@ class InMemoryTaskStorage(TaskStorage):
         self._keep_bytes = keep_bytes
         self._bytes = 0
         self._open: dict[str, Report] = {}
-        # The oldest end first; an OrderedDict, because a dict gets slower at its front the more
-        # has gone from there.
-        self._finished: collections.OrderedDict[str, Report] = collections.OrderedDict()
-        self._counts = dict.fromkeys(TaskStatus, 0)
+        self._finished: dict[str, Report] = {}
+        # The finished ones, the oldest end first; some may have been deleted since.
+        self._line: collections.deque[Report] = collections.deque()
 
     def insert(self, report: Report) -> None:
         task_id = report.id
         if task_id in self._open or task_id in self._finished:
             self.delete(task_id)
-        self._counts[report.status] += 1
         if report.status.finished:
             self._retain(report)
         else:
@@ -44,12 +43,7 @@ class InMemoryTaskStorage(TaskStorage):
         known = self._open.get(task_id)
         if known is None or known.revision >= report.revision:
             return False
-        status = report.status
-        if known.status is not status:
-            counts = self._counts
-            counts[known.status] -= 1
-            counts[status] += 1
-        if status.finished:
+        if report.status.finished:
             del self._open[task_id]
             self._retain(report)
         else:
@@ -77,7 +71,6 @@ class InMemoryTaskStorage(TaskStorage):
             if report is None:
                 return False
             self._bytes -= report.result_size
-        self._counts[report.status] -= 1
         return True
 
     def report(self, task_id: str) -> Report | None:
@@ -90,24 +83,35 @@ class InMemoryTaskStorage(TaskStorage):
         offset: int = 0,
         limit: int = 50,
     ) -> list[Report]:
-        wanted = set(statuses(status, finished))
-        kept = itertools.chain(self._finished.values(), self._open.values())
-        found = (report for report in kept if report.status in wanted)
+        found = self._matching(status, finished)
         return heapq.nsmallest(offset + limit, found, key=_submitted)[offset:]
 
     def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
-        return sum(self._counts[each] for each in statuses(status, finished))
+        return sum(1 for _ in self._matching(status, finished))
+
+    def _matching(self, status: TaskStatus | None, finished: bool | None) -> Iterator[Report]:
+        # Counters by status would cost each task more than they would save those who ask.
+        wanted = set(statuses(status, finished))
+        kept = itertools.chain(self._finished.values(), self._open.values())
+        return (report for report in kept if report.status in wanted)
 
     def _retain(self, report: Report) -> None:
         """Keep a finished task, and make room for it."""
-        finished = self._finished
-        finished[report.id] = report
+        self._finished[report.id] = report
+        self._line.append(report)
         self._bytes += report.result_size
-        # The newest stays, however large its result is: somebody is about to ask for it.
-        while len(finished) > self._keep or (self._bytes > self._keep_bytes and len(finished) > 1):
-            _, oldest = finished.popitem(last=False)
-            self._bytes -= oldest.result_size
-            self._counts[oldest.status] -= 1
+        if len(self._finished) > self._keep or self._bytes > self._keep_bytes:
+            self._evict()
+
+    def _evict(self) -> None:
+        finished, line = self._finished, self._line
+        while len(finished) > self._keep or self._bytes > self._keep_bytes:
+            if len(line) == 1:
+                return  # the newest stays, however large: somebody is about to ask for it
+            oldest = line.popleft()
+            if finished.get(oldest.id) is oldest:
+                del finished[oldest.id]
+                self._bytes -= oldest.result_size
 
 
 def _submitted(report: Report) -> float:

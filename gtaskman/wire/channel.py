@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from gevent import monkey
@@ -37,6 +37,7 @@ class Channel:
         fd: int,
         loop: Any,
         limit: int,
+        kinds: Collection[int],
         on_frames: Callable[[list[Frame]], None],
         on_close: Callable[[FrameError | None], None],
         ref: bool = True,
@@ -47,7 +48,7 @@ class Channel:
         self.closed = False
         self.total = 0  # bytes read so far
         self._loop = loop
-        self._reader = FrameReader(limit)
+        self._reader = FrameReader(limit, kinds)
         self._on_frames = on_frames
         self._on_close = on_close
         self._parts: list[bytes | memoryview] = []

@@ -17,7 +17,7 @@ import ctypes
 import enum
 import mmap
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from gtaskman.errors import FrameError, FrameTooLarge
@@ -152,12 +152,14 @@ class FrameReader:
     """Cuts a stream of bytes into frames, wherever the reads happen to split it.
 
     Read into :meth:`room`, then say with :meth:`advance` how much came. ``limit`` is the largest
-    frame in bytes; a larger one raises :class:`FrameTooLarge`, and what cannot be a frame
-    :class:`FrameError`: after either the stream is of no use any more.
+    frame in bytes; a larger one raises :class:`FrameTooLarge`. What cannot be a frame, such as one
+    that is none of ``kinds``, raises :class:`FrameError`, before anybody waits for its body. After
+    either the stream is of no use any more.
     """
 
-    def __init__(self, limit: int, kept: int = KEPT) -> None:
+    def __init__(self, limit: int, kinds: Collection[int] | None = None, kept: int = KEPT) -> None:
         self._limit = limit
+        self._kinds = kinds
         self._kept = bytearray(kept)
         self._view = memoryview(self._kept)
         self._have = 0
@@ -214,6 +216,7 @@ class FrameReader:
                 continue
             end = start + size
             if end > have:
+                self._check(kind)
                 break
             append(new(Frame, (kind, flags, number, view[start:end], _NO_BUFFERS)))
             at = end
@@ -223,6 +226,7 @@ class FrameReader:
     def _with_buffers(self, frames: list[Frame], at: int, have: int) -> int:
         """Parse a frame that is large or has buffers; gives how many bytes of it were taken."""
         size, kind, flags, count, number = HEADER.unpack_from(self._view, at)
+        self._check(kind)
         if count > MAX_BUFFERS:
             raise FrameError(f"a frame claims {count} buffers: these are no frames of ours")
         start = at + HEADER_SIZE + 8 * count
@@ -239,3 +243,7 @@ class FrameReader:
         else:
             self._filling = filling
         return int(start + taken - at)
+
+    def _check(self, kind: int) -> None:
+        if self._kinds is not None and kind not in self._kinds:
+            raise FrameError(f"a frame is of the unknown kind {kind}: these are no frames of ours")

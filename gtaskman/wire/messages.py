@@ -26,17 +26,21 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gtaskman.task import ASYNC, CLASS, ONCE
 from gtaskman.wire.frames import head
+
+__all__ = ["ASYNC", "CHUNK", "CLASS", "ONCE"]
 
 # Kinds are plain ints on the hot path; the enum only names them in errors and reprs.
 DEFINE, RUN, CANCEL, RECALL, PING, STOP = range(1, 7)
 READY, DONE, FAIL, PROGRESS, RETURNED, PONG = range(17, 23)
+TO_WORKER = range(DEFINE, STOP + 1)
+TO_MANAGER = range(READY, PONG + 1)
 
-# Flags of RUN, beside payload.EMPTY (1)
-ASYNC = 2  # run it as a greenlet beside others
-ONCE = 4  # its result is flushed at once, so that a crash of the next task cannot lose it
-CHUNK = 8  # its only argument is a list: call the target with each of them
-CLASS = 16  # the target is a Task class: revive it and call its run
+# Flags of RUN, beside payload.EMPTY (1) and those of the definition: ASYNC (2), run it as a
+# greenlet beside others; ONCE (4), flush its result at once, so that a crash of the next task
+# cannot lose it; CLASS (16), the target is a Task class: revive it and call its run.
+CHUNK = 8  # its last argument is a list: call the target with each of its items
 
 
 class Why(enum.IntEnum):
@@ -59,12 +63,13 @@ class Ended(enum.IntEnum):
 
 # RUN: target u32, attempt u16, length of the id u16, time limit f64 (0: none); id; payload
 ORDER = struct.Struct("<IHHd")
+ORDER_SIZE = ORDER.size
 # DONE and FAIL: start and end on the system's monotonic clock, which all its processes share
 SPAN = struct.Struct("<dd")
 SPAN_SIZE = SPAN.size
 # The same with the frame's header before it, for frames without buffers: one call on the hot path
-_ORDER_FRAME = struct.Struct("<IBBHQIHHd")
-_SPAN_FRAME = struct.Struct("<IBBHQdd")
+_pack_order = struct.Struct("<IBBHQIHHd").pack
+_pack_span = struct.Struct("<IBBHQdd").pack
 
 
 def order_frame(
@@ -80,15 +85,12 @@ def order_frame(
     """RUN without its buffers, which go behind it."""
     name = task_id.encode()
     length = len(name)
-    size = ORDER.size + length + len(payload)
+    size = ORDER_SIZE + length + len(payload)
     if buffers:
         order = ORDER.pack(target, attempt, length, limit)
         return head(RUN, flags, number, size, buffers) + order + name + payload
-    return (
-        _ORDER_FRAME.pack(size, RUN, flags, 0, number, target, attempt, length, limit)
-        + name
-        + payload
-    )
+    start = _pack_order(size, RUN, flags, 0, number, target, attempt, length, limit)
+    return start + name + payload
 
 
 def reply_frame(
@@ -104,7 +106,7 @@ def reply_frame(
     size = SPAN_SIZE + len(payload)
     if buffers:
         return head(kind, flags, number, size, buffers) + SPAN.pack(started, ended) + payload
-    return _SPAN_FRAME.pack(size, kind, flags, 0, number, started, ended) + payload
+    return _pack_span(size, kind, flags, 0, number, started, ended) + payload
 
 
 class Fault(NamedTuple):

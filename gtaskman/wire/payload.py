@@ -17,6 +17,7 @@ from gtaskman.wire.frames import MAX_BUFFERS
 
 EMPTY = 1  # flag: there is no body, the value is None, or there are no arguments
 BESIDE = 64 * 1024  # bytes from which a value at the top level travels as a buffer
+_BESIDE = frozenset({bytes, bytearray})
 _PROTOCOL = 5
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -42,7 +43,10 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) 
     """Encode what a task is called with. Raises :class:`PayloadError`."""
     if not args and not kwargs:
         return NOTHING
-    args = tuple(_beside(value) for value in args)
+    for value in args:
+        if type(value) in _BESIDE:
+            args = tuple(map(_beside, args))
+            break
     if kwargs:
         kwargs = {name: _beside(value) for name, value in kwargs.items()}
     return _encode((args, kwargs), limit)
@@ -69,8 +73,7 @@ def decode_value(flags: int, body: bytes | memoryview, buffers: Sequence[object]
 
 
 def _beside(value: Any) -> Any:
-    kind = type(value)
-    if (kind is bytes or kind is bytearray) and len(value) >= BESIDE:
+    if type(value) in _BESIDE and len(value) >= BESIDE:
         return pickle.PickleBuffer(value)
     return value
 
