@@ -149,7 +149,7 @@ _LOWEST: dict[str, float] = {
     "prefetch": 1,
     "max_prefetch": 1,
     "max_pending_bytes": 1,
-    "max_frame": 64 * 1024,
+    "max_frame": MIB,
     "kill_grace": 0,
     "stop_timeout": 0,
     "max_crashes": 1,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gtaskman.handle import TaskHandle
     from gtaskman.pool.worker import Worker
 
-# A wall clock for times that workers tell on the monotonic one.
+# What lies between the monotonic clock, on which workers tell times, and the wall clock.
 _EPOCH = time.time() - time.monotonic()
 OVERHEAD = 1024  # bytes that a waiting task takes beside its payload, roughly
 
@@ -169,3 +169,9 @@ class Job:
 def wall(monotonic: float) -> float:
     """A monotonic time as seconds since the epoch."""
     return monotonic + _EPOCH
+
+
+def retune() -> None:
+    """Take note of where the wall clock stands: it may have been set since."""
+    global _EPOCH
+    _EPOCH = time.time() - time.monotonic()

@@ -37,11 +37,11 @@ class _Greenlet:
         if self.greenlet is not None:
             self.greenlet.switch()
 
-    def wake(self, here: Any) -> None:
+    def wake(self, here: Any, at_once: bool) -> None:
         hub = self.hub
         if hub is not here:
             _call_in(hub, self.switch)
-        elif getcurrent() is hub:
+        elif at_once and getcurrent() is hub:
             self.switch()
         else:
             hub.loop.run_callback(self.switch)
@@ -56,7 +56,7 @@ class _Thread:
         self.lock = _allocate_lock()
         self.lock.acquire()
 
-    def wake(self, _here: Any) -> None:
+    def wake(self, _here: Any, _at_once: bool) -> None:
         self.lock.release()
 
 
@@ -73,7 +73,7 @@ class _Link:
         if self.callback is not None:
             self.callback(self.latch)
 
-    def wake(self, here: Any) -> None:
+    def wake(self, here: Any, _at_once: bool) -> None:
         if self.hub is here:
             self.hub.loop.run_callback(self.call)
         else:
@@ -102,14 +102,18 @@ class Latch:
         if self._waiters is not None:
             self.wake()
 
-    def wake(self) -> None:
-        """Wake whoever waits; it is open."""
+    def wake(self, at_once: bool = False) -> None:
+        """Wake whoever waits; it is open.
+
+        ``at_once`` switches to a greenlet of this hub right here: for a callback of the hub that
+        has done all it had to do, since whoever is woken may do anything.
+        """
         with _guard:
             waiters, self._waiters = self._waiters, None
             self._links = [each for each in waiters or () if isinstance(each, _Link)] or None
         here = get_hub_if_exists()
         for waiter in waiters or ():
-            waiter.wake(here)
+            waiter.wake(here, at_once)
 
     def done(self) -> bool:
         """Whether it has happened."""
@@ -155,7 +159,8 @@ class Latch:
                 timeout = _FOR_EVER
             if timeout is not None:
                 timer = hub.loop.timer(max(timeout, 0))
-                timer.start(waiter.switch)
+                # Counted from now, not from when the loop last looked at the clock.
+                timer.start(waiter.switch, update=True)
             while not self._opened:
                 hub.switch()
                 if timer is not None and not timer.active and not timer.pending:

@@ -112,6 +112,7 @@ class TaskManager:
         self._batches = 0  # how many batches of ends are being worked off, one within the other
         self._gathered: list[TaskHandle] = []  # handles whose waiters are woken after that
         self._ready = Latch()
+        self._stop_at = float("inf")  # when tasks have had time enough, on the monotonic clock
         self._drained: Latch | None = None
         self._stopped = Latch()
         self._asked = self._answered = 0.0  # by other threads, whether our hub runs
@@ -177,34 +178,39 @@ class TaskManager:
         ``Configuration.stop_timeout``. A manager that was never started, or stopped before, is no
         error.
         """
-        if self._state is _State.FORKED:
-            return
         if self._state is _State.NEW:
             self._state = _State.STOPPED
             self._stopped.open()
+        if self._state in (_State.STOPPED, _State.FORKED):
             return
+        seconds = self.config.stop_timeout if timeout is None else timeout
         if self._is_here():
-            self._stop_here(timeout)
-            return
-        done = Latch()
-        self._loop.run_callback_threadsafe(self._stop_for_other, timeout, done)
-        done.wait()
+            self._begin_stop(seconds)
+        else:
+            self._loop.run_callback_threadsafe(self._begin_stop, seconds)
+        self._stopped.wait()
 
-    def _stop_for_other(self, timeout: float | None, done: Latch) -> None:
-        gevent.spawn(self._stop_here, timeout).link(lambda _: done.open())
+    def _begin_stop(self, seconds: float) -> None:
+        """Stop in a greenlet that nobody else can kill; a second call may shorten its time."""
+        self._stop_at = min(self._stop_at, time.monotonic() + seconds)
+        if self._state is _State.RUNNING:
+            self._state = _State.STOPPING
+            self._keep_alive()
+            if self._ebb is not None:
+                self._ebb.open()  # whoever waits to submit has been told too late
+            gevent.spawn(self._stop_in_order)
+        elif self._drained is not None:
+            self._drained.open()
 
-    def _stop_here(self, timeout: float | None) -> None:
-        if self._state is not _State.RUNNING:
-            self._stopped.wait()
-            return
-        self._state = _State.STOPPING
-        self._keep_alive()
-        assert self._pool is not None
-        if not self._drain(self.config.stop_timeout if timeout is None else timeout):
+    def _stop_in_order(self) -> None:
+        pool = self._pool
+        assert pool is not None
+        if not self._drain():
             for job in list(self._jobs.values()):
                 self._cancel_here(job, STOPPED)
-            self._drain(self.config.kill_grace)
-        self._pool.close(self.config.kill_grace)
+            self._stop_at = time.monotonic() + self.config.kill_grace
+            self._drain()
+        pool.close(self.config.kill_grace)
         for job in list(self._jobs.values()):
             job.stop_reason = STOPPED
             self.on_stopped(job, 0.0, time.monotonic())
@@ -213,12 +219,12 @@ class TaskManager:
         self._keeper.close()
         self._stopped.open()
 
-    def _drain(self, timeout: float) -> bool:
-        """Wait until nothing is left to do; whether that came to be."""
-        if not self._jobs:
-            return True
-        self._drained = Latch()
-        return self._drained.wait(timeout)
+    def _drain(self) -> bool:
+        """Wait until nothing is left to do, or it is time to stop; whether nothing is left."""
+        while self._jobs and (left := self._stop_at - time.monotonic()) > 0:
+            self._drained = Latch()
+            self._drained.wait(left)
+        return not self._jobs
 
     def __enter__(self) -> TaskManager:
         return self.start()
@@ -398,10 +404,10 @@ class TaskManager:
 
     def _on_available(self) -> None:
         """Something waits: hand it over now if a worker is idle, else when the loop turns."""
-        if self._pump_due or self._pumping:
+        if self._pump_due:
             return
         assert self._pool is not None
-        if self._pool.has_idle:
+        if self._pool.has_idle and not self._pumping:
             self._pump()
         else:
             self._pump_due = True
@@ -434,12 +440,15 @@ class TaskManager:
             if count_sync or count_async:
                 jobs = self.queue.claim(count_sync, count_async)
                 taken = len(jobs)
-                for job in jobs:
-                    self._pending -= job.cost
+                self._lessen(sum([job.cost for job in jobs]))
                 pool.dispatch(plan, self._without_broken(jobs) if pool.broken else jobs)
             pool.follow(plan, sync + asyncs - taken)
         finally:
             self._pumping = False
+
+    def _lessen(self, cost: int) -> None:
+        """So many bytes of tasks wait no more: whoever waited for that may go on."""
+        self._pending -= cost
         if self._ebb is not None and self._pending <= self.config.max_pending_bytes:
             ebb, self._ebb = self._ebb, None
             ebb.open()
@@ -524,7 +533,7 @@ class TaskManager:
         broken = self._pool.broken
         kept = []
         for job in self.queue.drop():
-            self._pending -= job.cost
+            self._lessen(job.cost)
             if broken and job.definition.module not in broken:
                 kept.append(job)
             else:
@@ -565,13 +574,13 @@ class TaskManager:
         """
         self._batches += 1
 
-    def on_batch_end(self) -> None:
-        """Now, unless this batch is part of a larger one."""
+    def on_batch_end(self, at_once: bool = False) -> None:
+        """Now, unless this batch is part of a larger one; see :meth:`Latch.wake`."""
         self._batches -= 1
         if not self._batches:
             gathered, self._gathered = self._gathered, []
             for handle in gathered:
-                handle.wake()
+                handle.wake(at_once)
 
     def _emit(self, event: str, report: Report) -> None:
         self.events.emit(event, report)
@@ -598,7 +607,7 @@ class TaskManager:
             self._pool.cancel(job, Why.CANCELLED)
             return True
         if self.queue.cancel(job.id) is not None:
-            self._pending -= job.cost
+            self._lessen(job.cost)
             self.on_stopped(job, 0.0, time.monotonic())
             return True
         return False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from gtaskman.errors import TaskOptionError
@@ -75,13 +76,15 @@ def _many(handle: TaskHandle) -> list[Any]:
 
 
 def _results(
-    handles: Iterator[TaskHandle], take: Callable[[TaskHandle], Iterable[Any]]
+    handles: Generator[TaskHandle], take: Callable[[TaskHandle], Iterable[Any]]
 ) -> Iterator[Any]:
-    for handle in handles:
-        yield from take(handle)
+    # Closed here and now: an exception that somebody keeps also keeps this frame.
+    with contextlib.closing(handles):
+        for handle in handles:
+            yield from take(handle)
 
 
-def _in_order(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle]:
+def _in_order(handles: Iterator[TaskHandle], window: int) -> Generator[TaskHandle]:
     flying: collections.deque[TaskHandle] = collections.deque()
     try:
         while True:
@@ -99,7 +102,7 @@ def _in_order(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle
         _cancel(flying)
 
 
-def _as_ready(handles: Iterator[TaskHandle], window: int) -> Iterator[TaskHandle]:
+def _as_ready(handles: Iterator[TaskHandle], window: int) -> Generator[TaskHandle]:
     flying: dict[str, TaskHandle] = {}
     landed: collections.deque[TaskHandle] = collections.deque()
     news = Latch()

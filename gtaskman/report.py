@@ -15,6 +15,7 @@ import msgspec
 from gtaskman.errors import GTaskmanError
 
 DEFAULT_TARGET = 100.0
+LONGEST_MESSAGE = 4096  # characters of a progress message
 
 
 class TaskStatus(enum.Enum):
@@ -158,7 +159,7 @@ class Progress:
         if target is not None:
             self.target = _number("target", target)
         if message is not None:
-            self.message = str(message)
+            self.message = str(message)[:LONGEST_MESSAGE]
         if self._sink is not None:
             self._sink(self.completed, self.target, self.message)
 

@@ -224,6 +224,7 @@ class Task:
             limits = {field: getattr(inherited, field) for field in _LIMITS} | limits
         cls.definition = Definition(name=name or name_of(cls), kind=cls.kind, target=cls, **limits)
         if "run" in cls.__dict__ and cls.__module__ != __name__:
+            _check_code(cls.__dict__["run"])
             register(cls.definition)
 
     def __init__(self, *args: Any, id: str | None = None, **options: Any) -> None:
@@ -270,6 +271,10 @@ class Task:
         )
 
 
+# Names that an option would hide: what every task has, whatever its class adds.
+_TAKEN = frozenset(name for name in dir(Task) if not name.startswith("_")) | {"id", "definition"}
+
+
 class AsyncTask(Task):
     """A task in class form that runs as a greenlet beside others in one worker."""
 
@@ -285,8 +290,11 @@ def _declared(cls: type) -> dict[str, tuple[Any, Any]]:
     if known is not None:
         return known
     fields = declared(cls, Task)
-    if "id" in fields or "definition" in fields:
-        raise TaskDefinitionError(f"{cls.__name__}: 'id' and 'definition' cannot be options")
+    taken = [name for name in fields if name in _TAKEN]
+    if taken:
+        raise TaskDefinitionError(
+            f"{cls.__name__}: {taken[0]!r} cannot be an option, a task has that already"
+        )
     _fields[cls] = fields
     return fields
 
@@ -365,24 +373,24 @@ class TaskFunction(Generic[P, R]):
         self.definition = definition
         self._signature = _Signature(definition.name, definition.target, validate)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return cast(R, self.definition.target(*args, **kwargs))
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise :class:`TaskOptionError` unless the function can be called so."""
         self._signature.check(args, kwargs)
 
-    def task(self, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
+    def task(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
         """The task of this call, to be submitted later."""
         self._signature.check(args, kwargs)
         return FunctionTask(self.definition, args, kwargs)
 
-    def with_id(self, id: str, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
+    def with_id(self, id: str, /, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
         """The task of this call with an id of the caller's."""
         self._signature.check(args, kwargs)
         return FunctionTask(self.definition, args, kwargs, id)
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
         """Submit this call to the process's default manager."""
         return _submit(self, *args, **kwargs)
 

@@ -14,6 +14,7 @@ from gtaskman.wire.payload import NOTHING, Payload, encode_value
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _LONGEST = 64 * 1024  # characters of a traceback
+_LONGEST_MESSAGE = 16 * 1024
 
 
 class Outcome(NamedTuple):
@@ -35,13 +36,16 @@ def completed(name: str, value: Any, limit: int) -> Outcome:
         payload = encode_value(value, limit)
     except PayloadError as error:
         error = PayloadError(f"the result of {name} cannot travel: {error}")
-        return failed(Ended.ERROR, error)
+        return failed(Ended.ERROR, error, limit)
     return Outcome(DONE, payload.flags, payload)
 
 
-def failed(ended: Ended, error: BaseException) -> Outcome:
-    """It ended with ``error``."""
-    fault = Fault(type_name(error), message_of(error), text_of(error), _portable(error))
+def failed(ended: Ended, error: BaseException, limit: int) -> Outcome:
+    """It ended with ``error``, which travels in words if it is too large to travel itself."""
+    portable = _portable(error)
+    if portable is not None and len(portable) > limit // 2:
+        portable = None
+    fault = Fault(type_name(error), message_of(error), text_of(error), portable)
     return Outcome(FAIL, ended, Payload(0, pack(fault), ()))
 
 
@@ -63,7 +67,7 @@ def type_name(error: BaseException) -> str:
 def message_of(error: BaseException) -> str:
     """``str(error)``, even of an exception that cannot be printed."""
     try:
-        return str(error)
+        return str(error)[:_LONGEST_MESSAGE]
     except Exception as broken:
         return f"<its message cannot be shown: {type(broken).__name__}>"
 

@@ -17,6 +17,7 @@ import collections
 import contextvars
 import os
 import signal
+import sys
 import time
 import traceback
 from types import FrameType
@@ -259,7 +260,7 @@ class Worker:
         """Leave code of ours: a bell that rang meanwhile is answered before the task goes on."""
         self._busy -= 1
         if self._rung and not self._busy and getcurrent() is not self._hub:
-            self._answer_bell(None)
+            self._answer_bell(sys._getframe(1))
 
     # --- running
 
@@ -296,9 +297,9 @@ class Worker:
             name, target = self._targets.get(run.target)
             args, kwargs = self._decode(run)
         except Unresolved as error:
-            return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error)
+            return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error, self._limit)
         except BaseException as error:
-            return outcome.failed(Ended.UNDECODED, error)
+            return outcome.failed(Ended.UNDECODED, error, self._limit)
         run.begin(name, started, self._send_progress, self._loop.run_callback)
         try:
             try:
@@ -307,7 +308,7 @@ class Worker:
                 else:
                     greenlet.number = run.number
                 if self._rung:
-                    self._answer_bell(None)
+                    self._answer_bell(sys._getframe())
                 value = contextvars.Context().run(_call, target, run, args, kwargs)
                 if value is DEFERRED:
                     _wait_for(run.pen)
@@ -340,7 +341,7 @@ class Worker:
         pen = run.pen
         if pen is not None and pen.ended:
             if pen.error is not None:
-                return outcome.failed(Ended.ERROR, pen.error)
+                return outcome.failed(Ended.ERROR, pen.error, self._limit)
             value = pen.result
         return outcome.completed(run.name, value, self._limit)
 
@@ -348,10 +349,10 @@ class Worker:
         """What an exception that left the task means."""
         stop = self._stops.get(run.number)
         if isinstance(error, SoftTimeout) and stop is not None:
-            return outcome.failed(Ended.TIMEOUT, error)
+            return outcome.failed(Ended.TIMEOUT, error, self._limit)
         if isinstance(error, GreenletExit):
             return outcome.stopped(_ENDED_BY[stop.why] if stop is not None else Ended.CANCELLED)
-        return outcome.failed(Ended.ERROR, error)
+        return outcome.failed(Ended.ERROR, error, self._limit)
 
     # --- what the manager is told
 

@@ -22,7 +22,8 @@ class Alarm:
         """Call ``callback(*args)`` in so many seconds, instead of what was set before."""
         self.cancel()
         self._timer = self._loop.timer(max(0.0, seconds), ref=False)
-        self._timer.start(self._go_off, callback, args)
+        # Counted from now: the loop may not have looked at the clock for a while.
+        self._timer.start(self._go_off, callback, args, update=True)
 
     def cancel(self) -> None:
         """Call nothing."""

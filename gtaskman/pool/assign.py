@@ -18,12 +18,17 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Load(Protocol):
-    """What is asked of a worker. ``depth`` is how many sync tasks it may hold at once."""
+    """What is asked of a worker.
+
+    ``depth`` is how many sync tasks it may hold at once, ``budget`` how many tasks it may still be
+    given before it is replaced.
+    """
 
     open: bool
     sync: int
     asyncs: int
     depth: int
+    budget: int
     reserved: bool
 
 
@@ -105,7 +110,7 @@ def _share_async(
 
     Sync tasks that wait keep the idle workers which the async ones can do without.
     """
-    free = sum(slots - worker.asyncs for worker in carriers)
+    free = sum(min(slots - worker.asyncs, worker.budget) for worker in carriers)
     needed = max(0, -(-(asyncs - free) // slots))
     available = len(idle) if not overdue else max(0, len(idle) - sync)
     enlisted = min(available, max(needed, len(idle) - sync))
@@ -126,7 +131,8 @@ def _level(gifts: list[tuple[W, int]], chosen: list[W], count: int, slots: int) 
         # The level that the rest of the workers and the rest of the tasks come to.
         rest = loads[at:]
         level = -(-(left + sum(each.asyncs for each in rest)) // len(rest))
-        share = max(0, min(left, slots - worker.asyncs, level - worker.asyncs))
+        room = min(slots - worker.asyncs, worker.budget)
+        share = max(0, min(left, room, level - worker.asyncs))
         if share:
             gifts.append((worker, share))
             given += share
@@ -147,7 +153,8 @@ def _look_ahead(plan: Plan[W], workers: list[W], waiting: int, starting: int, sp
     busy = [w for w in workers if w.sync + ahead.get(id(w), 0) and not w.asyncs]
     for at, worker in enumerate(busy):
         held = worker.sync + ahead.get(id(worker), 0)
-        share = min(worker.depth - held, -(-surplus // (len(busy) - at)))
+        room = min(worker.depth - held, worker.budget - ahead.get(id(worker), 0))
+        share = min(room, -(-surplus // (len(busy) - at)))
         if share > 0:
             plan.sync.append((worker, share))
             surplus -= share

@@ -25,14 +25,14 @@ from typing import Any, Protocol
 
 from gtaskman.config import Configuration
 from gtaskman.errors import FrameError, GTaskmanError
-from gtaskman.job import Job, wall
+from gtaskman.job import Job, retune, wall
 from gtaskman.latch import Latch
 from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.assign import Plan, assign
 from gtaskman.pool.deadlines import Deadlines
 from gtaskman.pool.starters import STARTERS, Starter, check_system
 from gtaskman.pool.verdict import Verdict
-from gtaskman.pool.worker import State, Worker
+from gtaskman.pool.worker import End, State, Worker
 from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, main_of_application, refer
 from gtaskman.report import Failure, FailureKind
 from gtaskman.task import Definition
@@ -45,6 +45,7 @@ from gtaskman.wire.settings import Settings
 log = logging.getLogger(__name__)
 
 _LOOK = 10e-3  # seconds after which somebody looks whether a task is no tiny one
+_CLOSING = 0.1  # seconds after which a worker whose pipe has ended must have ended itself
 _LAST_WORDS = 1.0  # seconds that a dead worker's exit status may take to be known
 _BACK_OFF = 0.05  # seconds until the next start after a first failed one, doubled each time
 _LONGEST_BACK_OFF = 5.0
@@ -71,8 +72,8 @@ class PoolListener(Protocol):
     def on_batch(self) -> None:
         """The ends of several jobs follow."""
 
-    def on_batch_end(self) -> None:
-        """That was all."""
+    def on_batch_end(self, at_once: bool = False) -> None:
+        """That was all; ``at_once``: and there is nothing else to be done here."""
 
     def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
         """It returned ``result``, which took ``size`` bytes. Times are monotonic."""
@@ -186,8 +187,10 @@ class Pool:
             return 0
         counted = 0
         for worker in self._workers.values():
-            if (worker.open or worker.state is State.STARTING) and worker.predecessor is None:
-                counted += 1
+            # One that is to take the place of another counts as soon as that one takes no more.
+            if worker.predecessor is not None and worker.predecessor.open:
+                continue
+            counted += worker.open or worker.state is State.STARTING
         return max(0, self._config.max_processes - counted)
 
     def dispatch(self, plan: Plan[Worker], jobs: list[Job]) -> None:
@@ -356,6 +359,7 @@ class Pool:
         worker.become(State.OPEN)
         worker.depth = self._config.prefetch
         worker.idle_since = time.monotonic()
+        worker.budget = self._config.max_tasks_per_process or worker.budget
         if worker.predecessor is not None:
             old, worker.predecessor = worker.predecessor, None
             self._drain(old)
@@ -387,8 +391,13 @@ class Pool:
     def _on_frames(self, worker: Worker, frames: list[Frame]) -> None:
         """Take note of everything, refill the child, and only then wake whoever waits."""
         ended = worker.take_ended(frames, self._on_word)
-        if not ended:
-            return
+        if ended:
+            self._on_ended_jobs(worker, ended)
+        if worker.nonsense is not None:
+            raise worker.nonsense
+
+    def _on_ended_jobs(self, worker: Worker, ended: list[End]) -> None:
+        retune()
         worker.set_depth(self._config.prefetch, self._config.max_prefetch)
         self._after_jobs(worker)
         self._listener.on_capacity()
@@ -406,7 +415,7 @@ class Pool:
                     failure = Failure(FailureKind.ERROR, f"its end could not be noted: {error}")
                     self._listener.on_failed(job, failure, None, started, finished)
         finally:
-            self._listener.on_batch_end()
+            self._listener.on_batch_end(at_once=True)
 
     def _on_word(self, worker: Worker, frame: Frame) -> None:
         if frame.kind == messages.PROGRESS:
@@ -527,12 +536,18 @@ class Pool:
     def _matters(self, entry: Any) -> bool:
         if isinstance(entry, Worker):
             return entry.state in (State.STARTING, State.STOPPING)
+        if len(entry) == 2:
+            return bool(entry[0].alive)
         job, number, _ = entry
         return job.worker is not None and number in job.worker.jobs
 
     def _on_deadline(self, entry: Any) -> None:
         if isinstance(entry, Worker):
             self._on_worker_late(entry)
+            return
+        if len(entry) == 2:
+            worker, act = entry
+            act(worker)
             return
         job, number, what = entry
         worker = job.worker
@@ -598,13 +613,12 @@ class Pool:
             return
         most = self._config.max_tasks_per_process
         if most is not None:
-            if worker.sent >= most:
+            worker.budget = most - worker.sent
+            if worker.budget <= min(most // 4, self._config.max_prefetch):
                 self._succeed(worker)
+            if worker.budget <= 0:
                 self._drain(worker)
                 return
-            worker.depth = min(worker.depth, most - worker.sent + worker.sync)
-            if worker.sent >= most - min(most // 4, self._config.max_prefetch):
-                self._succeed(worker)
         now = time.monotonic()
         age = self._config.max_age
         if age is not None and now - worker.started_at > age:
@@ -631,20 +645,16 @@ class Pool:
 
     def _on_gone(self, worker: Worker, error: FrameError | None) -> None:
         """A worker's pipe has ended."""
-        worker.gone = True
         if error is not None:
             log.error("worker %s: %s; it is killed", worker.pid, error)
             worker.kill(f"its pipe carried nonsense: {error}")
-        elif worker.state is not State.STOPPING:
-            # Whoever closes its pipe and lives is of no use. This changes nothing for one that
-            # is dying: its exit status is settled by now.
-            worker._signal(signal.SIGKILL)
         worker.open = False
         if worker.alive:
             self._await_exit(worker)
 
     def _on_ended(self, worker: Worker) -> None:
         """A worker's process has ended; its status may still be on the way."""
+        worker.ended = True
         worker._ended.stop()
         worker.open = False
         worker.channel.read_all()
@@ -655,14 +665,17 @@ class Pool:
         if worker.exit is not None:
             self._bury(worker)
             return
-        timer = self._loop.timer(_LAST_WORDS)
-        timer.start(self._give_up_waiting, worker, timer)
+        now = time.monotonic()
+        self._deadlines.add(now + _CLOSING, (worker, self._insist))
+        self._deadlines.add(now + _LAST_WORDS, (worker, self._give_up_waiting))
 
-    def _give_up_waiting(self, worker: Worker, timer: Any) -> None:
-        timer.close()
-        if worker.alive:
-            worker.exit = (None, 0)
-            self._bury(worker)
+    def _insist(self, worker: Worker) -> None:
+        if not worker.ended:
+            worker.kill("it closed its pipe and lived on")
+
+    def _give_up_waiting(self, worker: Worker) -> None:
+        worker.exit = (None, 0)
+        self._bury(worker)
 
     def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
         """A worker has ended, and this is how."""

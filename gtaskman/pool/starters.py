@@ -134,13 +134,13 @@ class ZygoteStarter:
         seconds = self._config.start_timeout
         if template.importing is not None:
             self._left_out.add(template.importing)
-            self._listener.on_broken(
-                template.importing,
+            template.why = (
                 f"importing {template.importing!r} in a worker's template did not end within"
                 f" {seconds} s (start_timeout): a module that tasks live in must not wait for"
                 " anything while it is imported. In a script, put what it does under"
-                " if __name__ == '__main__':",
+                " if __name__ == '__main__':"
             )
+            self._listener.on_broken(template.importing, template.why)
         else:
             log.warning("the template of the workers was not ready within %s s", seconds)
         template.kill()
@@ -203,7 +203,7 @@ class ZygoteStarter:
         self._retire(template)
         workers = self._templates.pop(template, {})
         pids = [pid for pid in workers.values() if pid is not None]
-        self._listener.on_exits(pids, "the template that it was forked from has died")
+        self._listener.on_exits(pids, template.why)
         for number, pid in workers.items():
             if pid is None:
                 self._listener.on_refused(number, "the template that was to fork it has ended")

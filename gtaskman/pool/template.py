@@ -47,6 +47,7 @@ class Template:
         self.fit = True  # it may be asked to fork
         self.importing: str | None = None
         self.lost = False
+        self.why = "the template that it was forked from has died"
         self.ended = Latch()
         fd = self._socket.fileno()
         self._readable = loop.io(fd, _READ, ref=False)

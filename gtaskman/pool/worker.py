@@ -29,7 +29,7 @@ from gtaskman.wire.slate import Slate
 
 _WEIGHT = 0.2  # of the newest task in the mean of their durations
 _AHEAD = 2e-3  # seconds of work that a worker holds ahead of time
-_STALLED = 10e-3  # seconds after which the running task is no tiny one
+_NO_LIMIT = 1 << 62
 
 
 class State(enum.Enum):
@@ -64,6 +64,7 @@ class Worker:
         self.sync = 0
         self.asyncs = 0
         self.depth = 1
+        self.budget = _NO_LIMIT
         self.jobs: dict[int, Job] = {}
         self.pid: int | None = None
         self.pidfd = -1
@@ -79,7 +80,8 @@ class Worker:
         self.culprits: set[int] = set()  # the runs for whose sake it is being killed
         self.kill_reason: str | None = None
         self.exit: tuple[int | None, int] | None = None  # status and most bytes, once known
-        self.gone = False  # its pipe has ended
+        self.ended = False  # its process has, whether or not anybody knows how
+        self.nonsense: Exception | None = None  # what it said last could not be understood
         self._loop = loop
         self._defined: set[int] = set()
         self._slate, page = Slate.create()
@@ -112,11 +114,11 @@ class Worker:
 
     def running_number(self) -> int:
         """The sync run that the child is at, by its slate (0: none)."""
-        return self._slate.running().number
+        return self._slate.running().number if self.alive else 0
 
     def running_since(self) -> tuple[int, float]:
         """That run and the monotonic time at which it began."""
-        return self._slate.running()
+        return self._slate.running() if self.alive else (0, 0.0)
 
     def judge(self) -> list[tuple[Job, Verdict]]:
         """It has died: what has become of each of its jobs."""
@@ -263,27 +265,30 @@ class Worker:
     ) -> list[End]:
         """The runs that have ended, of what the child said; all else goes to ``on_word``, in order.
 
-        A hot loop: once for every task. Runs that are not known (any more) are left out.
+        A hot loop: once for every task. Runs that are not known (any more) are left out, and so is
+        all that follows something that cannot be understood, which ``nonsense`` then says.
         """
         ended: list[End] = []
-        pop, span, done, mean = self.jobs.pop, SPAN.unpack_from, 0, self.mean
-        for frame in frames:
-            kind, _, number, body, _ = frame
-            if kind != DONE and kind != FAIL:
-                on_word(self, frame)
-                continue
-            job = pop(number, None)
-            if job is None:
-                continue
-            started, finished = span(body)
-            done += 1
-            if job.definition.is_async:
-                self.asyncs -= 1
-            else:
-                self.sync -= 1
-                mean += (finished - started - mean) * (_WEIGHT if mean else 1.0)
-            ended.append((job, frame, started, finished))
-        self.done += done
+        jobs, span, mean = self.jobs, SPAN.unpack_from, self.mean
+        try:
+            for frame in frames:
+                kind, _, number, body, _ = frame
+                if kind != DONE and kind != FAIL:
+                    on_word(self, frame)
+                    continue
+                started, finished = span(body)
+                job = jobs.pop(number, None)
+                if job is None:
+                    continue
+                if job.definition.is_async:
+                    self.asyncs -= 1
+                else:
+                    self.sync -= 1
+                    mean += (finished - started - mean) * (_WEIGHT if mean else 1.0)
+                ended.append((job, frame, started, finished))
+        except Exception as error:
+            self.nonsense = error
+        self.done += len(ended)
         self.mean = mean
         return ended
 
@@ -299,13 +304,6 @@ class Worker:
         """How many sync tasks it may hold: some milliseconds' worth, within limits."""
         fitting = int(_AHEAD / self.mean) if self.mean > 0 else least
         self.depth = max(least, min(most, fitting))
-
-    def stalls(self, now: float) -> bool:
-        """Whether it holds tasks behind one that turned out to be long."""
-        if self.sync < 2 or self.recalled:
-            return False
-        number, since = self._slate.running()
-        return number != 0 and now - since > _STALLED
 
     def __repr__(self) -> str:
         return (

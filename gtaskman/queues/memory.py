@@ -26,8 +26,9 @@ class InMemoryTaskQueue(TaskQueue):
         self._available.append(callback)
 
     def enqueue(self, job: Job) -> None:
-        if self._jobs.setdefault(job.id, job) is not job:
+        if job.id in self._jobs:
             raise DuplicateTaskError(job.id)
+        self._jobs[job.id] = job
         (self._async if job.definition.is_async else self._sync).append(job)
         for callback in self._available:
             callback()
@@ -55,7 +56,7 @@ class InMemoryTaskQueue(TaskQueue):
         return dropped
 
     def refund(self, jobs: Iterable[Job]) -> None:
-        for job in sorted(jobs, key=_age, reverse=True):
+        for job in reversed(sorted(jobs, key=_age)):  # noqa: C413 - equals keep their order
             self._release(job)
             (self._async if job.definition.is_async else self._sync).appendleft(job)
 

@@ -42,7 +42,7 @@ class TaskStorage(abc.ABC):
         offset: int = 0,
         limit: int = 50,
     ) -> list[Report]:
-        """Reports with this status, or ended (True) or not (False), in order of submission."""
+        """Reports with this status, or ended (True) or not (False), by ``created_at``."""
 
     @abc.abstractmethod
     def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:

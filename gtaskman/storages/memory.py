@@ -105,9 +105,8 @@ class InMemoryTaskStorage(TaskStorage):
 
     def _evict(self) -> None:
         finished, line = self._finished, self._line
-        while len(finished) > self._keep or self._bytes > self._keep_bytes:
-            if len(line) == 1:
-                return  # the newest stays, however large: somebody is about to ask for it
+        # Whatever its size, the newest stays: somebody is about to ask for it.
+        while len(finished) > self._keep or (self._bytes > self._keep_bytes and len(line) > 1):
             oldest = line.popleft()
             if finished.get(oldest.id) is oldest:
                 del finished[oldest.id]

@@ -48,7 +48,7 @@ class Channel:
         self.closed = False
         self.total = 0  # bytes read so far
         self._loop = loop
-        self._reader = FrameReader(limit, kinds)
+        self._reader = FrameReader(limit, kinds=kinds)
         self._on_frames = on_frames
         self._on_close = on_close
         self._parts: list[bytes | memoryview] = []

@@ -157,7 +157,7 @@ class FrameReader:
     either the stream is of no use any more.
     """
 
-    def __init__(self, limit: int, kinds: Collection[int] | None = None, kept: int = KEPT) -> None:
+    def __init__(self, limit: int, kept: int = KEPT, kinds: Collection[int] | None = None) -> None:
         self._limit = limit
         self._kinds = kinds
         self._kept = bytearray(kept)
