@@ -1,0 +1,25 @@
+"""`concurrent.futures.ProcessPoolExecutor`, with its defaults."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from benchmarks.peers.base import WORKERS, Function, Peer
+
+
+class Contestant(Peer):
+    def open(self) -> None:
+        self._executor = ProcessPoolExecutor(WORKERS)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+    def burst(self, function: Function, arguments: Sequence[Any]) -> list[Any]:
+        futures = [self._executor.submit(function, argument) for argument in arguments]
+        return [future.result() for future in futures]
+
+    def round_trip(self, function: Function, argument: Any) -> Any:
+        return self._executor.submit(function, argument).result()
+
+    def map(self, function: Function, arguments: Sequence[Any], chunksize: int) -> Iterable[Any]:
+        return self._executor.map(function, arguments, chunksize=chunksize)
