@@ -115,6 +115,7 @@ class TaskManager:
         self._stop_at = float("inf")  # when tasks have had time enough, on the monotonic clock
         self._drained: Latch | None = None
         self._stopped = Latch()
+        self._gone = Latch()  # the thread of a manager in the background has ended
         self._asked = self._answered = 0.0  # by other threads, whether our hub runs
         self.queue.on_available(self._on_available)
 
@@ -159,6 +160,7 @@ class TaskManager:
             started.open()
             self._stopped.wait()
             get_hub().destroy(destroy_loop=True)
+            self._gone.open()
 
         # The original: a patched one would be a greenlet on the caller's hub.
         monkey.get_original("_thread", "start_new_thread")(run, ())
@@ -189,6 +191,9 @@ class TaskManager:
         else:
             self._loop.run_callback_threadsafe(self._begin_stop, seconds)
         self._stopped.wait()
+        if self.config.background and not self._is_here():
+            # The thread itself: an interpreter that ends while it takes its hub down may crash.
+            self._gone.wait()
 
     def _begin_stop(self, seconds: float) -> None:
         """Stop in a greenlet that nobody else can kill; a second call may shorten its time."""

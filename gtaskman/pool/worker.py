@@ -276,10 +276,11 @@ class Worker:
                 if kind != DONE and kind != FAIL:
                     on_word(self, frame)
                     continue
-                started, finished = span(body)
-                job = jobs.pop(number, None)
+                job = jobs.get(number)
                 if job is None:
                     continue
+                started, finished = span(body)
+                del jobs[number]
                 if job.definition.is_async:
                     self.asyncs -= 1
                 else:
