@@ -412,7 +412,7 @@ class TaskManager:
         if self._pump_due:
             return
         assert self._pool is not None
-        if self._pool.has_idle and not self._pumping:
+        if not self._pumping and self._pool.first_idle() is not None:
             self._pump()
         else:
             self._pump_due = True
@@ -439,17 +439,30 @@ class TaskManager:
             if not sync and not asyncs:
                 pool.rest()
                 return
+            if sync + asyncs == 1 and (idle := pool.first_idle()) is not None:
+                # What assign() would say, for the one task that somebody waits for right now.
+                pool.hand(idle, self._claim(sync, asyncs))
+                return
             plan = pool.plan(sync, asyncs)
             count_sync, count_async = plan.total_sync, plan.total_async
             taken = 0
             if count_sync or count_async:
-                jobs = self.queue.claim(count_sync, count_async)
+                jobs = self._claim(count_sync, count_async)
                 taken = len(jobs)
-                self._lessen(sum([job.cost for job in jobs]))
-                pool.dispatch(plan, self._without_broken(jobs) if pool.broken else jobs)
+                pool.dispatch(plan, jobs)
             pool.follow(plan, sync + asyncs - taken)
         finally:
             self._pumping = False
+
+    def _claim(self, sync: int, asyncs: int) -> list[Job]:
+        """Take so many out of the queue; those that no worker can run fail here."""
+        jobs = self.queue.claim(sync, asyncs)
+        for job in jobs:
+            self._pending -= job.cost
+        if self._ebb is not None:
+            self._lessen(0)
+        assert self._pool is not None
+        return self._without_broken(jobs) if self._pool.broken else jobs
 
     def _lessen(self, cost: int) -> None:
         """So many bytes of tasks wait no more: whoever waited for that may go on."""

@@ -106,7 +106,7 @@ class Worker:
         """Say READY, then work until told to stop."""
         signal.signal(signal.SIGURG, self._on_doorbell)
         signal.siginterrupt(signal.SIGURG, False)
-        self._channel.start()
+        self._channel.start(self._on_readable)
         self._send(messages.READY, 0)
         self._channel.flush()
         while not self._ending:
@@ -128,9 +128,11 @@ class Worker:
         self._hub.switch()
         self._parked = False
 
-    def _wake(self) -> None:
+    def _on_readable(self) -> None:
+        """The pipe has something; in the hub, as the last thing of this callback."""
+        self._channel.read()
         # Only the main greenlet's own wait is ended here, never one inside a task.
-        if self._parked:
+        if self._parked and (self._inbox or self._ending):
             self._parked = False
             self._main.switch()
 
@@ -146,8 +148,6 @@ class Worker:
                 self._heed(frame)
         if last:
             self._slate.receive(last)
-        if self._parked and (self._inbox or self._ending):
-            self._loop.run_callback(self._wake)
 
     def _accept(self, run: Run) -> None:
         if not run.flags & messages.ASYNC:
@@ -245,6 +245,9 @@ class Worker:
         finally:
             self._busy -= 1
             self._bell_frame = None
+        if self._parked:
+            # It was read here, so that the hub does not find it on the pipe any more.
+            self._loop.run_callback(self._on_readable)
         # Only what runs right here is raised into: a CANCEL meant for a task that has ended
         # meanwhile finds no stop, and hits nobody.
         current = getcurrent()

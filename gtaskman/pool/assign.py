@@ -27,9 +27,11 @@ class Load(Protocol):
     open: bool
     sync: int
     asyncs: int
-    depth: int
     budget: int
     reserved: bool
+
+    @property
+    def depth(self) -> int: ...
 
 
 W = TypeVar("W", bound=Load)

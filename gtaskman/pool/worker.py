@@ -63,7 +63,8 @@ class Worker:
         self.reserved = False
         self.sync = 0
         self.asyncs = 0
-        self.depth = 1
+        self.depths = (1, 1)  # how many sync tasks it may hold, at the least and at the most
+        self.stuck = False  # it gave back what stood behind a long task, which has not ended yet
         self.budget = _NO_LIMIT
         self.jobs: dict[int, Job] = {}
         self.pid: int | None = None
@@ -106,6 +107,14 @@ class Worker:
     def idle(self) -> bool:
         """Whether it takes tasks and has none."""
         return self.open and not self.jobs
+
+    @property
+    def depth(self) -> int:
+        """How many sync tasks it may hold at once: some milliseconds' worth, within limits."""
+        if self.stuck:
+            return 1
+        least, most = self.depths
+        return max(least, min(most, int(_AHEAD / self.mean))) if self.mean else least
 
     @property
     def alive(self) -> bool:
@@ -291,6 +300,7 @@ class Worker:
             self.nonsense = error
         self.done += len(ended)
         self.mean = mean
+        self.stuck = False
         return ended
 
     def give_back(self, number: int) -> Job | None:
@@ -300,11 +310,6 @@ class Worker:
             self.sent -= 1
             self.sync -= 1
         return job
-
-    def set_depth(self, least: int, most: int) -> None:
-        """How many sync tasks it may hold: some milliseconds' worth, within limits."""
-        fitting = int(_AHEAD / self.mean) if self.mean > 0 else least
-        self.depth = max(least, min(most, fitting))
 
     def __repr__(self) -> str:
         return (

@@ -57,9 +57,9 @@ class Channel:
         self._readable = loop.io(fd, READ, ref=ref)
         self._writable = loop.io(fd, WRITE, ref=ref)
 
-    def start(self) -> None:
-        """Begin to read."""
-        self._readable.start(self.read)
+    def start(self, on_readable: Callable[[], None] | None = None) -> None:
+        """Begin to read: the loop calls ``on_readable``, or :meth:`read` itself."""
+        self._readable.start(on_readable or self.read)
 
     # --- reading
 
