@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gtaskman.manager import TaskManager
 
 _PER_WORKER = 16  # calls in flight for each worker
-_CHUNKS_PER_WORKER = 4
+_CHUNKS_PER_WORKER = 8
 
 
 def run(

@@ -237,14 +237,16 @@ class Worker:
         self._answer_bell(frame)
 
     def _answer_bell(self, frame: FrameType | None) -> None:
-        self._rung = False
         self._bell_frame = frame
-        self._busy += 1
-        try:
-            self._channel.read()
-        finally:
-            self._busy -= 1
-            self._bell_frame = None
+        self._rung = True
+        while self._rung:  # it may ring again while it is being answered
+            self._rung = False
+            self._busy += 1
+            try:
+                self._channel.read()
+            finally:
+                self._busy -= 1
+        self._bell_frame = None
         if self._parked:
             # It was read here, so that the hub does not find it on the pipe any more.
             self._loop.run_callback(self._on_readable)
