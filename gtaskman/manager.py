@@ -15,7 +15,6 @@ import enum
 import logging
 import os
 import time
-import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -29,6 +28,7 @@ from gevent.hub import get_hub
 
 from gtaskman import mapping, queues, storages
 from gtaskman.config import Configuration
+from gtaskman.definitions import Definitions
 from gtaskman.errors import (
     DuplicateTaskError,
     GTaskmanError,
@@ -44,10 +44,9 @@ from gtaskman.latch import Latch, check_owner
 from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
-from gtaskman.reference import is_held
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages import TaskStorage
-from gtaskman.task import Definition, Task, TaskFunction, call, fresh_id, name_of
+from gtaskman.task import Definition, Task, TaskFunction, fresh_id
 from gtaskman.wire import messages
 from gtaskman.wire.messages import Why
 from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
@@ -56,7 +55,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_REMEMBERED = 4096  # functions whose definitions are kept
 _HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
 _STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
 STOPPED = "the manager was stopped"
@@ -100,8 +98,7 @@ class TaskManager:
         self._pool: Pool | None = None
         self._keeper: Any = None  # keeps the loop alive while there are tasks, and only then
         self._jobs: dict[str, Job] = {}
-        self._functions: dict[Any, Definition] = {}  # plain functions that were submitted
-        self._callables: dict[str, Definition] = {}  # names of other callables that were
+        self._definitions = Definitions()
         self._known: set[int] = set()  # numbers of definitions whose code is known to travel
         self._counts = dict.fromkeys(_EVENTS, 0)
         self._total = 0
@@ -278,7 +275,7 @@ class TaskManager:
                     task.definition.name,
                 )
             return self._submit(task.id, task.definition, *task.arguments())
-        definition, carried = self.definition_of(task)
+        definition, carried = self._definitions.of(task)
         return self._submit(fresh_id(), definition, carried + args if carried else args, kwargs)
 
     def map(
@@ -299,37 +296,9 @@ class TaskManager:
         """
         return mapping.run(self, function, iterable, chunksize, ordered)
 
-    def definition_of(self, function: Any) -> tuple[Definition, tuple[Any, ...]]:
-        """The definition of a task function, or of any callable under default options.
-
-        Functions that a module holds are found there by their workers. Whatever else can be called
-        (a lambda, a bound method, a partial) is an argument of its own task, and given beside the
-        definition: what it holds travels as it is now.
-        """
-        if isinstance(function, TaskFunction):
-            return function.definition, ()
-        kind = type(function)
-        if kind is types.FunctionType or kind is types.BuiltinFunctionType:
-            known = self._functions.get(function)
-            if known is not None:
-                return known, ()
-        if not callable(function) or (isinstance(function, type) and issubclass(function, Task)):
-            raise TaskDefinitionError(
-                f"submit takes a task, a task function or a callable, not {function!r:.80}"
-                + ("; build it with its options first" if isinstance(function, type) else "")
-            )
-        if is_held(function):
-            definition = Definition(name=name_of(function), kind="sync", target=function)
-            _remember(self._functions, function, definition)
-            return definition, ()
-        name = name_of(function if hasattr(function, "__qualname__") else type(function))
-        definition = self._callables.get(name) or Definition(name=name, kind="sync", target=call)
-        _remember(self._callables, name, definition)
-        return definition, (function,)
-
     def submit_chunk(self, function: Any, items: list[Any]) -> TaskHandle:
         """Submit one chunk of a :meth:`map`: the function is called with each of ``items``."""
-        definition, carried = self.definition_of(function)
+        definition, carried = self._definitions.of(function)
         return self._submit(fresh_id(), definition, (*carried, items), {}, messages.CHUNK)
 
     def _submit(
@@ -744,13 +713,6 @@ class TaskManager:
             f"<TaskManager {self._state.name.lower()} jobs={len(self._jobs)}"
             f" processes={self._pool.processes if self._pool else 0}>"
         )
-
-
-def _remember(known: dict[Any, Definition], key: Any, definition: Definition) -> None:
-    """Keep a definition for the next submit; not for ever, should there be ever new ones."""
-    if len(known) >= _REMEMBERED:
-        known.clear()
-    known[key] = definition
 
 
 def _nothing() -> None:

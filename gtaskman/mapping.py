@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from gtaskman.definitions import check_callable
 from gtaskman.errors import TaskOptionError
 from gtaskman.handle import TaskHandle
 from gtaskman.latch import Latch
@@ -30,7 +31,8 @@ def run(
     """See :meth:`TaskManager.map`; mistakes are raised here, not at the first ``next``."""
     if chunksize is not None and (isinstance(chunksize, bool) or chunksize < 1):
         raise TaskOptionError(f"map: chunksize takes a number from 1, not {chunksize!r}")
-    manager.definition_of(function)
+    if not isinstance(function, TaskFunction):
+        check_callable(function)
     source = iter(iterable)
     check = function.check if isinstance(function, TaskFunction) else None
     if chunksize is None or chunksize == 1:

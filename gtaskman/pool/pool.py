@@ -22,15 +22,17 @@ import sys
 import time
 import weakref
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from gtaskman.config import Configuration
 from gtaskman.errors import FrameError, GTaskmanError
 from gtaskman.job import Job, retune, wall
 from gtaskman.latch import Latch
+from gtaskman.pool import causes
 from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.assign import Plan, assign
 from gtaskman.pool.deadlines import Deadlines
+from gtaskman.pool.listener import PoolListener
 from gtaskman.pool.starters import STARTERS, Starter, check_system
 from gtaskman.pool.verdict import Verdict
 from gtaskman.pool.worker import End, State, Worker
@@ -59,42 +61,6 @@ class Kill(enum.Enum):
     """The entry of a deadline that is no message to the task but the end of its worker."""
 
     KILL = enum.auto()
-
-
-class PoolListener(Protocol):
-    """What the pool tells, always from the hub."""
-
-    def on_capacity(self) -> None:
-        """There may be room for more."""
-
-    def on_started(self, job: Job) -> None:
-        """The job runs, and not for a mere moment."""
-
-    def on_batch(self) -> None:
-        """The ends of several jobs follow."""
-
-    def on_batch_end(self, at_once: bool = False) -> None:
-        """That was all; ``at_once``: and there is nothing else to be done here."""
-
-    def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
-        """It returned ``result``, which took ``size`` bytes. Times are monotonic."""
-
-    def on_failed(
-        self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float
-    ) -> None:
-        """It failed; ``exception`` is pickled."""
-
-    def on_stopped(self, job: Job, started: float, ended: float) -> None:
-        """It was cancelled."""
-
-    def on_progress(self, job: Job) -> None:
-        """It has written with its pen."""
-
-    def on_returned(self, jobs: list[Job]) -> None:
-        """They have not run, or may run again, and wait once more."""
-
-    def on_unable(self, why: str) -> None:
-        """Workers cannot be started."""
 
 
 class Pool:
@@ -483,7 +449,7 @@ class Pool:
             try:
                 result = _loads(body, buffers=buffers)
             except Exception as error:
-                failure = _undecoded("result", job, error)
+                failure = causes.undecoded(job, error)
                 self._listener.on_failed(job, failure, None, started, ended)
                 return
             size = body.nbytes + (sum(map(_bytes_in, buffers)) if buffers else 0)
@@ -494,7 +460,7 @@ class Pool:
             self._listener.on_stopped(job, started, ended)
         else:
             fault = Fault(*messages.unpack(body))
-            failure = _failure(job, how, fault)
+            failure = causes.failed_run(job, how, fault)
             self._listener.on_failed(job, failure, fault.exception, started, ended)
 
     def _mark_started(self, job: Job) -> None:
@@ -560,7 +526,7 @@ class Pool:
             if not _at_work(job):
                 self._deadlines.add(now + self._config.kill_grace, entry)
                 return
-            worker.kill(_kill_reason(job, self._config.kill_grace), {number})
+            worker.kill(causes.unwilling(job, self._config.kill_grace), {number})
             return
         due = self._due(job, what, now)
         if due > now:
@@ -709,7 +675,7 @@ class Pool:
     def _bury(self, worker: Worker) -> None:
         """Judge what was in a dead worker, and let go of it."""
         starting = worker.state is State.STARTING
-        cause = _cause_of_death(worker)
+        cause = causes.death(worker)
         if starting and not self._closing:
             self._not_started(worker, cause.message)
             return
@@ -733,8 +699,7 @@ class Pool:
         now = time.monotonic()
         begun = (job.started_at or time.time()) - wall(0.0)
         if job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
-            failure = Failure(FailureKind.TIMEOUT, _over(job), "gtaskman.errors.TaskTimedOut")
-            self._listener.on_failed(job, failure, None, begun, now)
+            self._listener.on_failed(job, causes.timed_out(job), None, begun, now)
         elif verdict is Verdict.UNTOUCHED:
             self._give_back([job])
         elif job.stop is Why.CANCELLED:
@@ -807,62 +772,3 @@ def _at_work(job: Job) -> bool:
 
 def _bytes_in(buffer: Any) -> int:
     return memoryview(buffer).nbytes
-
-
-def _undecoded(what: str, job: Job, error: BaseException) -> Failure:
-    name = job.definition.name
-    return Failure(
-        FailureKind.ERROR,
-        f"the {what} of task {name} cannot be decoded in the application:"
-        f" {type(error).__name__}: {error}",
-        "gtaskman.errors.PayloadError",
-    )
-
-
-def _failure(job: Job, how: Ended, fault: Fault) -> Failure:
-    """A failed run in the words of a report."""
-    name = job.definition.name
-    message = fault.message
-    kind = FailureKind.ERROR
-    exc_type = fault.exc_type
-    if how is Ended.TIMEOUT:
-        kind, message = FailureKind.TIMEOUT, fault.message or _over(job)
-        exc_type = exc_type or "gtaskman.errors.TaskTimedOut"
-    elif how is Ended.UNRESOLVED:
-        message = f"the code of task {name} cannot be imported in its worker: {exc_type}: {message}"
-    elif how is Ended.UNDECODED:
-        message = (
-            f"the arguments of task {name} cannot be decoded in its worker: {exc_type}: {message}"
-        )
-    return Failure(kind, message, exc_type, fault.traceback)
-
-
-def _over(job: Job) -> str:
-    return f"it ran longer than its time limit of {job.definition.timeout} s"
-
-
-def _kill_reason(job: Job, grace: float) -> str:
-    asked = "its time limit" if job.stop is Why.TIMEOUT else "a cancel"
-    return f"task {job.definition.name} ({job.id}) did not stop within {grace} s of {asked}"
-
-
-def _cause_of_death(worker: Worker) -> Failure:
-    """Why a worker is dead, in words and numbers."""
-    status, maxrss = worker.exit or (None, 0)
-    exitcode = signal_name = None
-    how = "it has died, nobody knows how"
-    if status is not None:
-        code = os.waitstatus_to_exitcode(status)
-        if code < 0:
-            signal_name = signal.Signals(-code).name
-            how = f"it was killed by {signal_name}"
-        else:
-            exitcode = code
-            how = f"it ended with exit code {code}"
-    if worker.kill_reason is not None:
-        how = f"it was killed because {worker.kill_reason}"
-    elif signal_name == "SIGKILL":
-        how += " (not by gtaskman: out of memory?)"
-    if maxrss:
-        how += f", having used {maxrss / 2**20:.0f} MiB at most"
-    return Failure(FailureKind.CRASH, how, None, None, exitcode, signal_name)

@@ -1,0 +1,64 @@
+"""The definitions of whatever is submitted, decorated or not."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+from gtaskman.errors import TaskDefinitionError
+from gtaskman.reference import is_held
+from gtaskman.task import Definition, Task, TaskFunction, call, name_of
+
+_KEPT = 4096  # definitions of plain functions that are kept
+
+
+class Definitions:
+    """What is remembered of callables that were submitted without being tasks."""
+
+    def __init__(self) -> None:
+        self._functions: dict[Callable[..., Any], Definition] = {}
+        self._carried: dict[str, Definition] = {}
+
+    def of(self, function: Any) -> tuple[Definition, tuple[Any, ...]]:
+        """The definition of a task function, or of any callable under default options.
+
+        Functions that a module holds are found there by their workers. Whatever else can be called
+        (a lambda, a bound method, a partial) is an argument of its own task, and given beside the
+        definition: what it holds travels as it is now. Raises :class:`TaskDefinitionError`.
+        """
+        if isinstance(function, TaskFunction):
+            return function.definition, ()
+        kind = type(function)
+        if kind is types.FunctionType or kind is types.BuiltinFunctionType:
+            known = self._functions.get(function)
+            if known is not None:
+                return known, ()
+        check_callable(function)
+        if is_held(function):
+            definition = Definition(name=name_of(function), kind="sync", target=function)
+            _keep(self._functions, function, definition)
+            return definition, ()
+        name = name_of(function if hasattr(function, "__qualname__") else type(function))
+        definition = self._carried.get(name) or Definition(name=name, kind="sync", target=call)
+        _keep(self._carried, name, definition)
+        return definition, (function,)
+
+
+def check_callable(function: Any) -> None:
+    """Raise :class:`TaskDefinitionError` for what nobody can call, and for a bare task class."""
+    if isinstance(function, type) and issubclass(function, Task):
+        raise TaskDefinitionError(
+            f"{function.__qualname__} is a task class: build it with its options, then submit that"
+        )
+    if not callable(function):
+        raise TaskDefinitionError(
+            f"submit takes a task, a task function or a callable, not {function!r:.80}"
+        )
+
+
+def _keep(known: dict[Any, Definition], key: Any, definition: Definition) -> None:
+    """Keep a definition for the next submit; not for ever, should there be ever new ones."""
+    if len(known) >= _KEPT:
+        known.clear()
+    known[key] = definition

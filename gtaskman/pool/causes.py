@@ -1,0 +1,82 @@
+"""Why a run failed or a worker died, in the words of a report."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from gtaskman.job import Job
+from gtaskman.pool.worker import Worker
+from gtaskman.report import Failure, FailureKind
+from gtaskman.wire.messages import Ended, Fault, Why
+
+_PAYLOAD_ERROR = "gtaskman.errors.PayloadError"
+_TIMED_OUT = "gtaskman.errors.TaskTimedOut"
+
+
+def failed_run(job: Job, how: Ended, fault: Fault) -> Failure:
+    """A run that its worker says has failed."""
+    name = job.definition.name
+    exc_type, message = fault.exc_type, fault.message
+    if how is Ended.TIMEOUT:
+        return timed_out(job, fault)
+    if how is Ended.UNRESOLVED:
+        message = f"the code of task {name} cannot be imported in its worker: {exc_type}: {message}"
+    elif how is Ended.UNDECODED:
+        message = (
+            f"the arguments of task {name} cannot be decoded in its worker: {exc_type}: {message}"
+        )
+    return Failure(FailureKind.ERROR, message, exc_type, fault.traceback)
+
+
+def timed_out(job: Job, fault: Fault | None = None) -> Failure:
+    """A run that was stopped at its time limit, or ended itself at the soft one."""
+    limit = f"it ran longer than its time limit of {job.definition.timeout} s"
+    if fault is None or fault.exc_type is None:
+        return Failure(FailureKind.TIMEOUT, limit, _TIMED_OUT)
+    return Failure(FailureKind.TIMEOUT, fault.message or limit, fault.exc_type, fault.traceback)
+
+
+def undecoded(job: Job, error: BaseException) -> Failure:
+    """A run whose result cannot be made sense of here."""
+    name = job.definition.name
+    message = (
+        f"the result of task {name} cannot be decoded in the application:"
+        f" {type(error).__name__}: {error}"
+    )
+    return Failure(FailureKind.ERROR, message, _PAYLOAD_ERROR)
+
+
+def unwilling(job: Job, grace: float) -> str:
+    """Why a worker is killed for the sake of a job that does not stop."""
+    asked = "its time limit" if job.stop is Why.TIMEOUT else "a cancel"
+    return f"task {job.definition.name} ({job.id}) did not stop within {grace} s of {asked}"
+
+
+def death(worker: Worker) -> Failure:
+    """Why a worker is dead, in words and numbers."""
+    status, maxrss = worker.exit or (None, 0)
+    exitcode = signal_name = None
+    how = "it has died, nobody knows how"
+    if status is not None:
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            signal_name = _name_of(-code)
+            how = f"it was killed by {signal_name}"
+        else:
+            exitcode = code
+            how = f"it ended with exit code {code}"
+    if worker.kill_reason is not None:
+        how = f"it was killed because {worker.kill_reason}"
+    elif signal_name == "SIGKILL":
+        how += " (not by gtaskman: out of memory?)"
+    if maxrss:
+        how += f", having used {maxrss / 2**20:.0f} MiB at most"
+    return Failure(FailureKind.CRASH, how, None, None, exitcode, signal_name)
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a realtime signal has no name of its own

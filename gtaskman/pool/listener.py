@@ -1,0 +1,44 @@
+"""What a pool tells its manager."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gtaskman.job import Job
+from gtaskman.report import Failure
+
+
+class PoolListener(Protocol):
+    """What the pool tells, always from the hub."""
+
+    def on_capacity(self) -> None:
+        """There may be room for more."""
+
+    def on_started(self, job: Job) -> None:
+        """The job runs, and not for a mere moment."""
+
+    def on_batch(self) -> None:
+        """The ends of several jobs follow."""
+
+    def on_batch_end(self, at_once: bool = False) -> None:
+        """That was all; ``at_once``: and there is nothing else to be done here."""
+
+    def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
+        """It returned ``result``, which took ``size`` bytes. Times are monotonic."""
+
+    def on_failed(
+        self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float
+    ) -> None:
+        """It failed; ``exception`` is pickled."""
+
+    def on_stopped(self, job: Job, started: float, ended: float) -> None:
+        """It was cancelled."""
+
+    def on_progress(self, job: Job) -> None:
+        """It has written with its pen."""
+
+    def on_returned(self, jobs: list[Job]) -> None:
+        """They have not run, or may run again, and wait once more."""
+
+    def on_unable(self, why: str) -> None:
+        """Workers cannot be started."""
