@@ -16,7 +16,7 @@ from gtaskman.errors import (
     WaitTimeout,
     WorkerCrashed,
 )
-from gtaskman.latch import Latch, check_owner
+from gtaskman.latch import Latch, foreign
 from gtaskman.report import FailureKind, Report, TaskStatus
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class TaskHandle(Latch):
         return not self._manager.lives_on(hub)
 
     def _about_to_wait(self) -> None:
-        check_owner(self._manager.pid, f"task {self.id}")
+        if self._manager.forked:
+            raise foreign(self._manager.pid, f"task {self.id}")
 
     def _stalled(self) -> None:
         """A native thread waits: say so if the hub that must serve it does not run."""

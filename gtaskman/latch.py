@@ -7,7 +7,6 @@ one that does not costs one switch.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -226,10 +225,9 @@ class Latch:
 _PATIENCE = 5.0  # seconds after which a waiting native thread looks around
 
 
-def check_owner(pid: int, what: str) -> None:
-    """Raise :class:`ForkedManagerError` in a fork of the process ``pid``."""
-    if os.getpid() != pid:
-        raise ForkedManagerError(
-            f"{what} belongs to process {pid}, of which this one is a fork: its workers report"
-            " there. Make a manager of your own in this process; gtaskman.submit does so by itself"
-        )
+def foreign(pid: int, what: str) -> ForkedManagerError:
+    """What to raise in a fork of the process ``pid`` to which ``what`` belongs."""
+    return ForkedManagerError(
+        f"{what} belongs to process {pid}, of which this one is a fork: its workers report"
+        " there. Make a manager of your own in this process; gtaskman.submit does so by itself"
+    )

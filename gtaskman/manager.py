@@ -40,7 +40,7 @@ from gtaskman.errors import (
 from gtaskman.events import Callback, Events
 from gtaskman.handle import TaskHandle
 from gtaskman.job import Job
-from gtaskman.latch import Latch, check_owner
+from gtaskman.latch import Latch, foreign
 from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
@@ -241,8 +241,8 @@ class TaskManager:
         self.stop(0 if exc_type is not None else None)
 
     def _check_usable(self) -> None:
-        if self._state is _State.FORKED:
-            check_owner(self.pid, "this manager")
+        if self.forked:
+            raise foreign(self.pid, "this manager")
         if self._state in (_State.STOPPING, _State.STOPPED):
             raise ManagerStopped("this manager was stopped and takes no more tasks: make a new one")
 
@@ -358,10 +358,18 @@ class TaskManager:
             self.on_stopped(job, 0.0, time.monotonic())
             return
         self._total += 1
-        self._pending += job.cost
         if not self._keeper.active:
             self._keep_alive()
         self.storage.insert(job.first_report())
+        pool = self._pool
+        assert pool is not None
+        if not self._pumping and not pool.broken:
+            # What assign() would say of a single task: it goes to a worker that is idle.
+            idle = pool.first_idle()
+            if idle is not None and self.queue.admit(job):
+                pool.hand(idle, (job,))
+                return
+        self._pending += job.cost
         self.queue.enqueue(job)
 
     def _await_ebb(self) -> None:
@@ -407,10 +415,6 @@ class TaskManager:
             sync, asyncs = self.queue.waiting()
             if not sync and not asyncs:
                 pool.rest()
-                return
-            if sync + asyncs == 1 and (idle := pool.first_idle()) is not None:
-                # What assign() would say, for the one task that somebody waits for right now.
-                pool.hand(idle, self._claim(sync, asyncs))
                 return
             plan = pool.plan(sync, asyncs)
             count_sync, count_async = plan.total_sync, plan.total_async
@@ -663,6 +667,11 @@ class TaskManager:
     def background(self) -> bool:
         """Whether it has a thread of its own."""
         return self.config.background
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a mere copy, in a fork of the process that it belongs to."""
+        return self._state is _State.FORKED
 
     def lives_on(self, hub: Any) -> bool:
         """Whether this is the manager's hub."""

@@ -45,7 +45,7 @@ class FailureKind(enum.Enum):
     TIMEOUT = "timeout"  # its own time limit
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, gc=False):
     """Why a task failed.
 
     ``exc_type`` is the exception's name (with its module unless it is a builtin), ``traceback``
@@ -60,7 +60,9 @@ class Failure(msgspec.Struct, frozen=True):
     signal: str | None = None
 
 
-class Report(msgspec.Struct, frozen=True):
+# No part of a cycle, since it is made when its result is there already: the garbage collector
+# need not look at every report of a long list of tasks.
+class Report(msgspec.Struct, frozen=True, gc=False):
     """An immutable snapshot of how a task stands.
 
     Times are seconds since the epoch, or None while the thing has not happened. ``worker`` is the

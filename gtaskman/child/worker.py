@@ -204,7 +204,7 @@ class Worker:
         for run in self._inbox:
             if run.number == number:
                 self._inbox.remove(run)
-                self._finish(run, 0.0, 0.0, outcome.stopped(_ENDED_BY[why]))
+                self._finish(run, 0.0, outcome.stopped(_ENDED_BY[why]))
                 self._channel.flush()
                 return
         if number == self._running or number in self._greenlets:
@@ -275,11 +275,7 @@ class Worker:
             # The bell rang between the task's last instruction and our first.
             self._running = 0
             ended = self._stopped_by(run, error)
-        now = time.monotonic()
-        self._finish(run, started, now, ended)
-        if run.flags & messages.ONCE or now - self._flushed > _FLUSH_AFTER:
-            self._channel.flush()
-            self._flushed = now
+        self._finish(run, started, ended)
 
     def _run_asyncs(self, run: Run) -> None:
         """Run an async task, and the next ones if greenlets are kept; the body of a greenlet."""
@@ -297,8 +293,7 @@ class Worker:
             greenlet.begun = True
             ended = self._attempt(run, started, greenlet)
         del self._greenlets[run.number]
-        self._finish(run, started, time.monotonic(), ended)
-        self._channel.soon()
+        self._finish(run, started, ended)
 
     def _attempt(self, run: Run, started: float, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
@@ -365,16 +360,22 @@ class Worker:
 
     # --- what the manager is told
 
-    def _finish(self, run: Run, started: float, ended: float, result: Outcome) -> None:
-        """Put the end of a run on its way; the caller flushes, or asks for it."""
+    def _finish(self, run: Run, started: float, result: Outcome) -> None:
+        """Put the end of a run on its way, some of them together if they follow quickly."""
         if self._stops:
             self._stops.pop(run.number, None)
         kind, flags, payload = result
+        now = time.monotonic()
         self._busy += 1
         frame = messages.reply_frame(
-            kind, flags, run.number, started, ended, payload.body, payload.buffers
+            kind, flags, run.number, started, now, payload.body, payload.buffers
         )
         self._channel.put_frame(frame, payload.buffers)
+        if run.flags & messages.ONCE or now - self._flushed > _FLUSH_AFTER:
+            self._channel.flush()
+            self._flushed = now
+        else:
+            self._channel.soon()
         self._busy -= 1
 
     def _send(self, kind: int, number: int, body: bytes = b"") -> None:

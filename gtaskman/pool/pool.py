@@ -81,6 +81,7 @@ class Pool:
         self._starter: Starter = STARTERS[config.start_method](loop, config, self._settings, self)
         self._deadlines = Deadlines(loop, self._on_deadline, self._matters)
         self._look_alarm = Alarm(loop)
+        self._just_begun: list[Job] = []  # async ones that the next look finds running, or not
         self._ttl_alarm = Alarm(loop)
         self._start_alarm = Alarm(loop)
         self._failures = 0  # failed starts in a row
@@ -181,12 +182,12 @@ class Pool:
                 self._limit(job)
             if definition.is_async:
                 job.started_at = time.time()
-                self._listener.on_started(job)
+                self._just_begun.append(job)
         worker.channel.flush()
         if worker.sync:
             self._sync_since = None
-            if not self._look_alarm.armed:
-                self._look_alarm.set(_LOOK, self._look)
+        if not self._look_alarm.armed:
+            self._look_alarm.set(_LOOK, self._look)
         if self._limited:
             self._watch_limits(worker)
 
@@ -370,7 +371,6 @@ class Pool:
             raise worker.nonsense
 
     def _on_ended_jobs(self, worker: Worker, ended: list[End]) -> None:
-        retune()
         self._after_jobs(worker)
         self._listener.on_capacity()
         self._listener.on_batch()
@@ -475,6 +475,11 @@ class Pool:
 
     def _look(self) -> None:
         """Recall what stands behind a long task; tell of tasks that have been running a while."""
+        retune()
+        begun, self._just_begun = self._just_begun, []
+        for async_job in begun:
+            if async_job.number and not async_job.processing and not async_job.handle.done():
+                self._listener.on_started(async_job)
         now = time.monotonic()
         again = False
         for worker in list(self._workers.values()):

@@ -8,16 +8,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from gtaskman.job import Job
-
-
-class Waiting(NamedTuple):
-    """How many tasks wait, by kind."""
-
-    sync: int
-    asyncs: int
 
 
 class TaskQueue(abc.ABC):
@@ -30,6 +22,14 @@ class TaskQueue(abc.ABC):
     @abc.abstractmethod
     def enqueue(self, job: Job) -> None:
         """Add a job at the end. Raises :class:`DuplicateTaskError` if its id waits or runs here."""
+
+    def admit(self, job: Job) -> bool:  # noqa: ARG002 - for those who override it
+        """Add a job and claim it in one step, for a worker that has nothing to do.
+
+        Gives False, and has done nothing, if others wait before it, or if this queue does not
+        offer the short way: then :meth:`enqueue` it. Raises :class:`DuplicateTaskError`.
+        """
+        return False
 
     @abc.abstractmethod
     def claim(self, sync: int, asyncs: int) -> list[Job]:
@@ -52,8 +52,8 @@ class TaskQueue(abc.ABC):
         """Take a waiting job out and give it; None if no such job waits (it may be running)."""
 
     @abc.abstractmethod
-    def waiting(self) -> Waiting:
-        """How many wait."""
+    def waiting(self) -> tuple[int, int]:
+        """How many wait: sync ones, async ones."""
 
     @abc.abstractmethod
     def running(self) -> int:

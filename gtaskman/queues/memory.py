@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from gtaskman.errors import DuplicateTaskError
 from gtaskman.job import Job
-from gtaskman.queues.base import TaskQueue, Waiting
+from gtaskman.queues.base import TaskQueue
 
 
 class InMemoryTaskQueue(TaskQueue):
@@ -32,6 +32,16 @@ class InMemoryTaskQueue(TaskQueue):
         (self._async if job.definition.is_async else self._sync).append(job)
         for callback in self._available:
             callback()
+
+    def admit(self, job: Job) -> bool:
+        if self._sync or self._async:
+            return False
+        if job.id in self._jobs:
+            raise DuplicateTaskError(job.id)
+        self._jobs[job.id] = job
+        job.claimed = True
+        self._claimed += 1
+        return True
 
     def claim(self, sync: int, asyncs: int) -> list[Job]:
         jobs: list[Job] = []
@@ -88,9 +98,10 @@ class InMemoryTaskQueue(TaskQueue):
         del self._jobs[task_id]
         return job
 
-    def waiting(self) -> Waiting:
-        return Waiting(
-            len(self._sync) - self._withdrawn_sync, len(self._async) - self._withdrawn_async
+    def waiting(self) -> tuple[int, int]:
+        return (
+            len(self._sync) - self._withdrawn_sync,
+            len(self._async) - self._withdrawn_async,
         )
 
     def running(self) -> int:

@@ -171,20 +171,22 @@ class Channel:
 
     def _write_some(self) -> bool:
         """Write up to a turn's share; whether everything went."""
-        offered = self._gather()
-        size = sum(map(len, offered))
+        parts = self._parts
         try:
-            count = (
-                os.write(self.fd, offered[0]) if len(offered) == 1 else os.writev(self.fd, offered)
-            )
+            if sum(map(len, parts)) <= _JOINED:
+                # By far the commonest: a few small frames, which the kernel takes whole.
+                data = parts[0] if len(parts) == 1 else b"".join(parts)
+                count = os.write(self.fd, data)
+                parts[:] = [memoryview(data)[count:]] if count < len(data) else []
+            else:
+                offered = self._gather()
+                self._drop(offered, os.writev(self.fd, offered))
         except BlockingIOError:
-            count = 0
+            return False
         except (BrokenPipeError, ConnectionResetError):
             # The reading side reports the death, with whatever the peer said before.
-            self._parts.clear()
-            return True
-        self._drop(offered, count)
-        return not self._parts and count == size
+            parts.clear()
+        return not parts
 
     def _gather(self) -> list[bytes | memoryview]:
         """The next parts to offer: the small ones joined, at most a turn's share in all."""

@@ -16,7 +16,7 @@ import pytest
 from gevent.event import Event
 
 from gtaskman.errors import ForkedManagerError, GTaskmanError, WouldBlockError
-from gtaskman.latch import Latch, check_owner
+from gtaskman.latch import Latch, foreign
 
 pytestmark = pytest.mark.quick
 
@@ -478,7 +478,9 @@ def test_latches_and_events_and_greenlets_are_waited_for_together(latch):
 # --- whose it is
 
 
-def test_only_the_process_that_made_a_thing_may_wait_for_it():
-    check_owner(os.getpid(), "task x")
-    with pytest.raises(ForkedManagerError, match=r"task x belongs to process 1\b"):
-        check_owner(1, "task x")
+def test_a_fork_is_told_whose_a_thing_is_and_what_to_do():
+    error = foreign(1, "task x")
+    assert isinstance(error, ForkedManagerError)
+    assert "task x belongs to process 1," in str(error) and "Make a manager of your own" in str(
+        error
+    )
