@@ -16,7 +16,7 @@ from gtaskman.errors import (
     WaitTimeout,
     WorkerCrashed,
 )
-from gtaskman.latch import Latch, foreign
+from gtaskman.latch import Latch
 from gtaskman.report import FailureKind, Report, TaskStatus
 
 if TYPE_CHECKING:
@@ -147,12 +147,8 @@ class TaskHandle(Latch):
 
     # --- waits that would never end
 
-    def _opens_elsewhere(self, hub: Any) -> bool:
-        return not self._manager.lives_on(hub)
-
-    def _about_to_wait(self) -> None:
-        if self._manager.forked:
-            raise foreign(self._manager.pid, f"task {self.id}")
+    def _home(self) -> Any:
+        return self._manager.home()
 
     def _stalled(self) -> None:
         """A native thread waits: say so if the hub that must serve it does not run."""
@@ -190,7 +186,7 @@ class ProgressFeed(Iterator[Report]):
         while not self._reports:
             if self._ended:
                 raise StopIteration
-            self._handle._about_to_wait()
+            self._handle._home()
             self._news.wait()
             self._news = Latch()
         report = self._reports.popleft()

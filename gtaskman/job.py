@@ -41,8 +41,10 @@ class Job:
     stop_reason = ""
     claimed = False  # a manager has taken it out of the queue
     withdrawn = False  # cancelled while it waited: whoever finds it in a queue drops it
+    told = False  # the storage is told its reports; else it asks for them
     processing = False  # everybody has been told that it runs
 
+    cost = OVERHEAD  # bytes of memory that it takes while it waits
     handle: TaskHandle
 
     def __init__(self, task_id: str, definition: Definition, payload: Payload) -> None:
@@ -50,8 +52,8 @@ class Job:
         self.definition = definition
         self.payload = payload
         self.created_at = time.time()
-        # Bytes of memory that it takes while it waits.
-        self.cost = OVERHEAD + (payload.size if payload.buffers else len(payload.body))
+        if payload.body:
+            self.cost = OVERHEAD + (payload.size if payload.buffers else len(payload.body))
 
     @property
     def running(self) -> bool:

@@ -73,6 +73,7 @@ class _Link:
             self.callback(self.latch)
 
     def wake(self, here: Any, _at_once: bool) -> None:
+        self.latch._links = [*(self.latch._links or ()), self]
         if self.hub is here:
             self.hub.loop.run_callback(self.call)
         else:
@@ -109,7 +110,6 @@ class Latch:
         """
         with _guard:
             waiters, self._waiters = self._waiters, None
-            self._links = [each for each in waiters or () if isinstance(each, _Link)] or None
         here = get_hub_if_exists()
         for waiter in waiters or ():
             waiter.wake(here, at_once)
@@ -127,7 +127,7 @@ class Latch:
         """
         if self._opened:
             return True
-        self._about_to_wait()
+        home = self._home()
         hub = get_hub_if_exists()
         if hub is None:
             return self._wait_in_thread(timeout)
@@ -136,14 +136,15 @@ class Latch:
                 "this would wait in a callback of the hub, where nothing can wait:"
                 " do it in a greenlet (gevent.spawn)"
             )
+        if timeout is None and hub is not home:
+            # Nothing on this loop may be going on: it must not think that all is over.
+            timeout = _FOR_EVER
         return self._wait_in_greenlet(hub, timeout)
 
-    def _about_to_wait(self) -> None:
-        """For subclasses: the last chance to say that this would never end."""
-
-    def _opens_elsewhere(self, _hub: Any) -> bool:
-        """Whether a thread with another hub than this may open it."""
-        return True
+    def _home(self) -> Any:
+        """For subclasses: the hub that opens it; None if that may be any. It may also say, by
+        raising, that the wait would never end."""
+        return None
 
     def _stalled(self) -> None:
         """For subclasses: a native thread has waited for a while."""
@@ -153,9 +154,6 @@ class Latch:
         timer = None
         self._add(waiter)
         try:
-            if timeout is None and self._opens_elsewhere(hub):
-                # Nothing on this loop may be going on: it must not think that all is over.
-                timeout = _FOR_EVER
             if timeout is not None:
                 timer = hub.loop.timer(max(timeout, 0))
                 # Counted from now, not from when the loop last looked at the clock.

@@ -2,7 +2,7 @@
 
 ::
 
-    submit -> queue -> _pump: plan, claim, dispatch -> pool
+    submit -> queue -> on_capacity: plan, claim, dispatch -> pool
     handle <- events, storage <- _finish <- on_completed, on_failed, on_stopped <- pool
 
 All of it happens on one hub: that of the thread that starts the manager, or one of its own
@@ -41,6 +41,7 @@ from gtaskman.events import Callback, Events
 from gtaskman.handle import TaskHandle
 from gtaskman.job import Job
 from gtaskman.latch import Latch, foreign
+from gtaskman.pool.listener import Completion
 from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
@@ -101,7 +102,6 @@ class TaskManager:
         self._definitions = Definitions()
         self._known: set[int] = set()  # numbers of definitions whose code is known to travel
         self._counts = dict.fromkeys(_EVENTS, 0)
-        self._total = 0
         self._pending = 0  # bytes of the tasks that wait
         self._ebb: Latch | None = None  # opens when enough of them have gone
         self._pumping = False
@@ -143,7 +143,7 @@ class TaskManager:
         _running.add(self)
         self._pool.start()
         if not self.config.min_processes:
-            self._on_ready()
+            self.on_ready()
 
     def _start_in_background(self) -> None:
         started, errors = Latch(), []
@@ -241,8 +241,7 @@ class TaskManager:
         self.stop(0 if exc_type is not None else None)
 
     def _check_usable(self) -> None:
-        if self.forked:
-            raise foreign(self.pid, "this manager")
+        self.home()
         if self._state in (_State.STOPPING, _State.STOPPED):
             raise ManagerStopped("this manager was stopped and takes no more tasks: make a new one")
 
@@ -357,20 +356,20 @@ class TaskManager:
             job.stop_reason = STOPPED
             self.on_stopped(job, 0.0, time.monotonic())
             return
-        self._total += 1
-        if not self._keeper.active:
-            self._keep_alive()
-        self.storage.insert(job.first_report())
+        if not self.storage.follow(job):
+            job.told = True
+            self.storage.insert(job.first_report())
         pool = self._pool
         assert pool is not None
-        if not self._pumping and not pool.broken:
+        idle = None if self._pumping or pool.broken else pool.first_idle()
+        if idle is not None and self.queue.admit(job):
             # What assign() would say of a single task: it goes to a worker that is idle.
-            idle = pool.first_idle()
-            if idle is not None and self.queue.admit(job):
-                pool.hand(idle, (job,))
-                return
-        self._pending += job.cost
-        self.queue.enqueue(job)
+            pool.hand(idle, (job,))
+        else:
+            self._pending += job.cost
+            self.queue.enqueue(job)
+        if not self._keeper.active:
+            self._keep_alive()
 
     def _await_ebb(self) -> None:
         """Too much waits: so does whoever adds to it, unless that is a callback of a hub."""
@@ -390,23 +389,24 @@ class TaskManager:
             return
         assert self._pool is not None
         if not self._pumping and self._pool.first_idle() is not None:
-            self._pump()
+            self.on_capacity()
         else:
             self._pump_due = True
             self._loop.run_callback(self._pump_when_due)
 
     def _pump_when_due(self) -> None:
         self._pump_due = False
-        self._pump()
+        self.on_capacity()
+
+    def on_ready(self) -> None:
+        """A worker is ready; the first one makes the manager so."""
+        if not self._ready.done():
+            self._ready.open()
+            self.events.emit("init", self)
+        self.on_capacity()
 
     def on_capacity(self) -> None:
-        """The pool may have room for more."""
-        self._pump()
-        if not self._ready.done() and self._pool is not None and self._pool.has_open:
-            self._on_ready()
-
-    def _pump(self) -> None:
-        """Move what waits to where it can run."""
+        """There may be room for more, or more to do: move what waits to where it can run."""
         pool = self._pool
         if self._pumping or pool is None or self._state is _State.FORKED:
             return
@@ -455,28 +455,41 @@ class TaskManager:
                 self._fail(job, why)
         return sound
 
-    def _on_ready(self) -> None:
-        self._ready.open()
-        self.events.emit("init", self)
-
     # --- what the pool tells
 
     def on_started(self, job: Job) -> None:
         """The job runs, and not for a mere moment."""
         job.processing = True
-        self.storage.update(job.report())
+        self._tell_storage(job)
 
     def on_progress(self, job: Job) -> None:
         """The task has written with its pen."""
         report = job.report()
-        self.storage.update(report)
+        if job.told:
+            self.storage.update(report)
         job.handle.tell(report)
         if self.events.callbacks:
             self._emit("task-progress", report)
 
-    def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
-        """The task has returned."""
-        self._finish(job, job.completed_report(result, size, started, ended), None)
+    def on_completed(self, completed: list[Completion]) -> None:
+        """Tasks have returned. A hot loop: once for every task."""
+        jobs, settle, store = self._jobs, self.queue.settle, self._store
+        waited_for, listening = self._gathered, self.events.callbacks
+        for job, result, size, started, ended in completed:
+            if jobs.pop(job.id, None) is None:
+                continue
+            job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
+            report = job.completed_report(result, size, started, ended)
+            settle(job)
+            store(report)
+            if listening:
+                self._emit("task-completed", report)
+            handle = job.handle
+            if handle.settle(report):
+                waited_for.append(handle)
+        self._counts[TaskStatus.COMPLETED] += len(completed)
+        if not jobs:
+            self._on_idle()
 
     def on_stopped(self, job: Job, started: float, ended: float) -> None:
         """The task was cancelled."""
@@ -490,7 +503,7 @@ class TaskManager:
             job.attempt += 1
             job.begin_again()
             self._pending += job.cost
-            self.storage.update(job.report())
+            self._tell_storage(job)
             self.queue.retry(job)
             self._on_available()
             return
@@ -515,7 +528,7 @@ class TaskManager:
             return
         for job in jobs:
             self._pending += job.cost
-            self.storage.update(job.report())
+            self._tell_storage(job)
         self.queue.refund(jobs)
 
     def on_unable(self, why: str) -> None:
@@ -533,6 +546,10 @@ class TaskManager:
             self._pending += job.cost
             self.queue.enqueue(job)
 
+    def _tell_storage(self, job: Job) -> None:
+        if job.told:
+            self.storage.update(job.report())
+
     def _fail(self, job: Job, why: str) -> None:
         failure = Failure(FailureKind.CRASH, why)
         self._finish(job, job.failed_report(failure, None, time.monotonic()), None)
@@ -543,20 +560,31 @@ class TaskManager:
             return
         job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
         self.queue.settle(job)
-        self.storage.update(report)
+        self._store(report)
         self._counts[report.status] += 1
         if self.events.callbacks:
             self._emit(_EVENTS[report.status], report)
         if not self._jobs:
-            self._keeper.stop()
-            if self._drained is not None:
-                self._drained.open()
+            self._on_idle()
         handle = job.handle
         if handle.settle(report, exception):
             if self._batches:
                 self._gathered.append(handle)
             else:
                 handle.wake()
+
+    def _store(self, report: Report) -> None:
+        """Keep a last report; a storage that is down holds no result back from its waiter."""
+        try:
+            self.storage.update(report)
+        except Exception:
+            log.exception("the last report of task %s could not be stored", report.id)
+
+    def _on_idle(self) -> None:
+        """Nothing is left to do."""
+        self._keeper.stop()
+        if self._drained is not None:
+            self._drained.open()
 
     def on_batch(self) -> None:
         """Several tasks have ended at once: whoever waits for one is woken when all are settled.
@@ -644,7 +672,7 @@ class TaskManager:
             "completed_tasks": self._counts[TaskStatus.COMPLETED],
             "failed_tasks": self._counts[TaskStatus.FAILED],
             "cancelled_tasks": self._counts[TaskStatus.CANCELLED],
-            "total_tasks": self._total,
+            "total_tasks": sum(self._counts.values()) + len(self._jobs),
         }
         waiting = sum(self.queue.waiting()) + held
         return {
@@ -668,14 +696,11 @@ class TaskManager:
         """Whether it has a thread of its own."""
         return self.config.background
 
-    @property
-    def forked(self) -> bool:
-        """Whether this is a mere copy, in a fork of the process that it belongs to."""
-        return self._state is _State.FORKED
-
-    def lives_on(self, hub: Any) -> bool:
-        """Whether this is the manager's hub."""
-        return hub is self._hub
+    def home(self) -> Any:
+        """The hub it lives on. Raises :class:`ForkedManagerError` in a fork of its process."""
+        if self._state is _State.FORKED:
+            raise foreign(self.pid, "this manager, and every task of its,")
+        return self._hub
 
     def _is_here(self) -> bool:
         return get_hub_if_exists() is self._hub

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gtaskman.child.pen import Pen
 from gtaskman.context import Current
 from gtaskman.wire.messages import ORDER
 from gtaskman.wire.payload import decode_arguments
 
-Send = Callable[[int, tuple[float, float, str]], None]
-Later = Callable[[Callable[[], None]], None]
+
+class Writer(Protocol):
+    """Who sends what a task writes with its pen."""
+
+    def send_progress(self, number: int, values: tuple[float, float, str]) -> None:
+        """Send an update of the run with this number, now."""
+
+    def later(self, callback: Callable[[], None]) -> None:
+        """Call back when the hub runs next."""
 
 
 class Run:
@@ -25,13 +32,13 @@ class Run:
         "attempt",
         "buffers",
         "flags",
-        "later",
         "limit",
         "name",
         "number",
-        "send",
+        "pen",
         "started",
         "target",
+        "writer",
     )
 
     def __init__(self, number: int, flags: int, body: memoryview, buffers: Any) -> None:
@@ -41,6 +48,7 @@ class Run:
         self._data = bytes(body)  # the view is valid only until the next read
         self.target, self.attempt, self._length, self.limit = ORDER.unpack_from(body)
         self._current: Current | None = None
+        self.pen: Pen | None = None  # its progress, if it ever asked for one
 
     @property
     def id(self) -> str:
@@ -52,24 +60,18 @@ class Run:
         payload = memoryview(self._data)[ORDER.size + self._length :]
         return decode_arguments(self.flags, payload, self.buffers)
 
-    def begin(self, name: str, started: float, send: Send, later: Later) -> None:
-        """It started then, a monotonic time; ``send`` and ``later`` are for its progress."""
-        self.name, self.started, self.send, self.later = name, started, send, later
+    def begin(self, name: str, started: float, writer: Writer) -> None:
+        """It started then, a monotonic time; ``writer`` takes its progress."""
+        self.name, self.started, self.writer = name, started, writer
 
     def current(self) -> Current:
         """What ``gtaskman.current()`` gives in this run."""
         if self._current is None:
             began = time.time() - (time.monotonic() - self.started)
             deadline = began + self.limit if self.limit else None
-            pen = Pen(self._send, self.later)
-            self._current = Current(self.id, self.name, self.attempt, deadline, pen)
+            self.pen = Pen(self._send, self.writer.later)
+            self._current = Current(self.id, self.name, self.attempt, deadline, self.pen)
         return self._current
 
     def _send(self, values: tuple[float, float, str]) -> None:
-        self.send(self.number, values)
-
-    @property
-    def pen(self) -> Pen | None:
-        """Its progress, if it ever asked for one."""
-        pen = self._current.progress if self._current is not None else None
-        return pen if isinstance(pen, Pen) else None
+        self.writer.send_progress(self.number, values)

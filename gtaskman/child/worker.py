@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -41,11 +42,13 @@ from gtaskman.wire import messages
 from gtaskman.wire.channel import Channel
 from gtaskman.wire.frames import Frame, head
 from gtaskman.wire.messages import Ended, Why
+from gtaskman.wire.payload import EMPTY
 from gtaskman.wire.settings import Settings
 from gtaskman.wire.slate import Slate
 
 _FLUSH_AFTER = 200e-6  # seconds for which results of tiny tasks are gathered into one write
 
+_NO_ARGUMENTS: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 _ENDED_BY = {
     Why.CANCELLED: Ended.CANCELLED,
     Why.TIMEOUT: Ended.TIMEOUT,
@@ -294,17 +297,18 @@ class Worker:
             ended = self._attempt(run, started, greenlet)
         del self._greenlets[run.number]
         self._finish(run, started, ended)
+        self._channel.soon()
 
     def _attempt(self, run: Run, started: float, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
         try:
             name, target = self._targets.get(run.target)
-            args, kwargs = self._decode(run)
+            args, kwargs = _NO_ARGUMENTS if run.flags & EMPTY else self._decode(run)
         except Unresolved as error:
             return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error, self._limit)
         except BaseException as error:
             return outcome.failed(Ended.UNDECODED, error, self._limit)
-        run.begin(name, started, self._send_progress, self._loop.run_callback)
+        run.begin(name, started, self)
         try:
             try:
                 if greenlet is None:
@@ -326,9 +330,8 @@ class Worker:
             ended = self._stopped_by(run, error)
         else:
             ended = self._ended_by(run, value)
-        pen = run.pen
-        if pen is not None:
-            pen.close()
+        if run.pen is not None:
+            run.pen.close()
         return ended
 
     def _decode(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -361,7 +364,7 @@ class Worker:
     # --- what the manager is told
 
     def _finish(self, run: Run, started: float, result: Outcome) -> None:
-        """Put the end of a run on its way, some of them together if they follow quickly."""
+        """Put the end of a run on its way: together with others if they follow quickly."""
         if self._stops:
             self._stops.pop(run.number, None)
         kind, flags, payload = result
@@ -374,15 +377,18 @@ class Worker:
         if run.flags & messages.ONCE or now - self._flushed > _FLUSH_AFTER:
             self._channel.flush()
             self._flushed = now
-        else:
-            self._channel.soon()
         self._busy -= 1
 
     def _send(self, kind: int, number: int, body: bytes = b"") -> None:
         self._channel.put(head(kind, 0, number, len(body)) + body)
         self._channel.soon()
 
-    def _send_progress(self, number: int, values: tuple[float, float, str]) -> None:
+    def later(self, callback: Callable[[], None]) -> None:
+        """Call back when the hub runs next."""
+        self._loop.run_callback(callback)
+
+    def send_progress(self, number: int, values: tuple[float, float, str]) -> None:
+        """Send an update of a run's progress now, whether or not the hub runs."""
         self._busy += 1
         try:
             self._send(messages.PROGRESS, number, messages.pack(values))

@@ -37,11 +37,11 @@ def timed_out(job: Job, fault: Fault | None = None) -> Failure:
     return Failure(FailureKind.TIMEOUT, fault.message or limit, fault.exc_type, fault.traceback)
 
 
-def undecoded(job: Job, error: BaseException) -> Failure:
-    """A run whose result cannot be made sense of here."""
+def undecoded(job: Job, what: str, error: BaseException) -> Failure:
+    """A run of which ``what`` came back cannot be made sense of here."""
     name = job.definition.name
     message = (
-        f"the result of task {name} cannot be decoded in the application:"
+        f"the {what} of task {name} cannot be decoded in the application:"
         f" {type(error).__name__}: {error}"
     )
     return Failure(FailureKind.ERROR, message, _PAYLOAD_ERROR)

@@ -7,9 +7,15 @@ from typing import Any, Protocol
 from gtaskman.job import Job
 from gtaskman.report import Failure
 
+# A job, what it returned, how many bytes that took, its start and end (monotonic).
+Completion = tuple[Job, Any, int, float, float]
+
 
 class PoolListener(Protocol):
     """What the pool tells, always from the hub."""
+
+    def on_ready(self) -> None:
+        """One more worker is ready."""
 
     def on_capacity(self) -> None:
         """There may be room for more."""
@@ -23,8 +29,8 @@ class PoolListener(Protocol):
     def on_batch_end(self, at_once: bool = False) -> None:
         """That was all; ``at_once``: and there is nothing else to be done here."""
 
-    def on_completed(self, job: Job, result: Any, size: int, started: float, ended: float) -> None:
-        """It returned ``result``, which took ``size`` bytes. Times are monotonic."""
+    def on_completed(self, completed: list[Completion]) -> None:
+        """They have returned."""
 
     def on_failed(
         self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float

@@ -32,12 +32,12 @@ from gtaskman.pool import causes
 from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.assign import Plan, assign
 from gtaskman.pool.deadlines import Deadlines
-from gtaskman.pool.listener import PoolListener
+from gtaskman.pool.listener import Completion, PoolListener
 from gtaskman.pool.starters import STARTERS, Starter, check_system
 from gtaskman.pool.verdict import Verdict
 from gtaskman.pool.worker import End, State, Worker
 from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, main_of_application, refer
-from gtaskman.report import Failure, FailureKind
+from gtaskman.report import Failure
 from gtaskman.task import Definition
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
@@ -175,12 +175,10 @@ class Pool:
     def hand(self, worker: Worker, jobs: Iterable[Job]) -> None:
         """Hand jobs to this worker, now."""
         worker.reserved = False
-        for job in jobs:
-            definition = job.definition
-            worker.run(job, next(self._job_numbers), self._reference)
-            if definition.is_limited:
+        for job in worker.run(jobs, self._job_numbers, self._reference):
+            if job.definition.is_limited:
                 self._limit(job)
-            if definition.is_async:
+            if job.definition.is_async:
                 job.started_at = time.time()
                 self._just_begun.append(job)
         worker.channel.flush()
@@ -214,7 +212,10 @@ class Pool:
     def rest(self) -> None:
         """Nothing waits: whoever is idle may take over what others hold ahead."""
         self._sync_since = None
-        self._even_out()
+        for worker in self._workers.values():
+            if worker.sync > 1:
+                self._even_out()
+                return
 
     def cancel(self, job: Job, why: Why) -> None:
         """Ask a job that is in a worker to stop; its worker is killed if it does not."""
@@ -338,7 +339,7 @@ class Pool:
             old, worker.predecessor = worker.predecessor, None
             self._drain(old)
         self._mind_ttl()
-        self._listener.on_capacity()
+        self._listener.on_ready()
 
     def _not_started(self, worker: Worker, why: str) -> None:
         self._failures += 1
@@ -375,17 +376,7 @@ class Pool:
         self._listener.on_capacity()
         self._listener.on_batch()
         try:
-            for job, frame, started, finished in ended:
-                try:
-                    if frame[0] == DONE and frame[1] & EMPTY:
-                        self._listener.on_completed(job, None, 0, started, finished)
-                    else:
-                        self._settle(job, frame, started, finished)
-                except Exception as error:
-                    # A storage that is down, say: this task is told, and no other is touched.
-                    log.exception("the end of task %s could not be noted", job.id)
-                    failure = Failure(FailureKind.ERROR, f"its end could not be noted: {error}")
-                    self._listener.on_failed(job, failure, None, started, finished)
+            self._settle(ended)
         finally:
             self._listener.on_batch_end(at_once=True)
 
@@ -441,27 +432,42 @@ class Pool:
         if self._limited:
             self._watch_limits(worker)
 
-    def _settle(self, job: Job, frame: Frame, started: float, ended: float) -> None:
-        """Decode how a run ended and tell it."""
-        kind, flags, _, body, buffers = frame
-        body = body[SPAN_SIZE:]
-        if kind == DONE:
-            try:
-                result = _loads(body, buffers=buffers)
-            except Exception as error:
-                failure = causes.undecoded(job, error)
-                self._listener.on_failed(job, failure, None, started, ended)
-                return
-            size = body.nbytes + (sum(map(_bytes_in, buffers)) if buffers else 0)
-            self._listener.on_completed(job, result, size, started, ended)
-            return
-        how = Ended(flags)
+    def _settle(self, ended: list[End]) -> None:
+        """Decode how runs ended, and tell it. A hot loop: once for every task."""
+        completed: list[Completion] = []
+        for job, frame, started, finished in ended:
+            kind, flags, _, body, buffers = frame
+            if kind != DONE:
+                self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)
+            elif flags & EMPTY:
+                completed.append((job, None, 0, started, finished))
+            else:
+                data = body[SPAN_SIZE:]
+                try:
+                    result = _loads(data, buffers=buffers)
+                except Exception as error:
+                    failure = causes.undecoded(job, "result", error)
+                    self._listener.on_failed(job, failure, None, started, finished)
+                    continue
+                size = data.nbytes + (sum(map(_bytes_in, buffers)) if buffers else 0)
+                completed.append((job, result, size, started, finished))
+        if completed:
+            self._listener.on_completed(completed)
+
+    def _on_fail(
+        self, job: Job, how: Ended, body: memoryview, started: float, ended: float
+    ) -> None:
         if how is Ended.CANCELLED:
             self._listener.on_stopped(job, started, ended)
-        else:
+            return
+        try:
             fault = Fault(*messages.unpack(body))
-            failure = causes.failed_run(job, how, fault)
-            self._listener.on_failed(job, failure, fault.exception, started, ended)
+        except Exception as error:
+            failure = causes.undecoded(job, "failure", error)
+            self._listener.on_failed(job, failure, None, started, ended)
+            return
+        failure = causes.failed_run(job, how, fault)
+        self._listener.on_failed(job, failure, fault.exception, started, ended)
 
     def _mark_started(self, job: Job) -> None:
         if not job.processing:

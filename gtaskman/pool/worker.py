@@ -14,7 +14,7 @@ import enum
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gtaskman.errors import FrameError
@@ -24,7 +24,7 @@ from gtaskman.reference import Reference
 from gtaskman.wire import messages
 from gtaskman.wire.channel import READ, Channel
 from gtaskman.wire.frames import Frame, head
-from gtaskman.wire.messages import DONE, FAIL, SPAN, Why
+from gtaskman.wire.messages import DONE, FAIL, SPAN, Why, order_frame
 from gtaskman.wire.slate import Slate
 
 _WEIGHT = 0.2  # of the newest task in the mean of their durations
@@ -208,31 +208,41 @@ class Worker:
             self.channel.put(first)
             self.channel.flush()
 
-    def run(self, job: Job, number: int, reference: Callable[[Job], Reference]) -> None:
-        """Hand over a job; it goes on its way with the next flush."""
-        definition = job.definition
-        load, body, buffers = job.payload
-        if definition.number not in self._defined:
-            self._define(job, reference(job))
-        if definition.is_async:
-            self.asyncs += 1
-        else:
-            self.sync += 1
-        job.number = number
-        job.worker = self
-        self.sent += 1
-        self.jobs[number] = job
-        frame = messages.order_frame(
-            job.flags | load | definition.flags,
-            number,
-            definition.number,
-            job.attempt,
-            job.id,
-            definition.timeout or 0.0,
-            body,
-            buffers,
-        )
-        self.channel.put_frame(frame, buffers)
+    def run(
+        self,
+        jobs: Iterable[Job],
+        numbers: Iterator[int],
+        reference: Callable[[Job], Reference],
+    ) -> list[Job]:
+        """Take over jobs, each under the next of ``numbers``; they go with the next flush.
+
+        A hot loop: once for every task. Gives those that are async or have a time limit.
+        """
+        put, mine, defined = self.channel.put_frame, self.jobs, self._defined
+        special: list[Job] = []
+        sync = asyncs = 0
+        for job in jobs:
+            definition = job.definition
+            if definition.number not in defined:
+                self._define(job, reference(job))
+            if definition.is_async:
+                asyncs += 1
+                special.append(job)
+            else:
+                sync += 1
+                if definition.is_limited:
+                    special.append(job)
+            number = next(numbers)
+            job.number, job.worker = number, self
+            mine[number] = job
+            load, body, buffers = job.payload
+            flags, limit = job.flags | load | definition.flags, definition.timeout or 0.0
+            code, attempt, task_id = definition.number, job.attempt, job.id
+            put(order_frame(flags, number, code, attempt, task_id, limit, body, buffers), buffers)
+        self.sync += sync
+        self.asyncs += asyncs
+        self.sent += sync + asyncs
+        return special
 
     def _define(self, job: Job, reference: Reference) -> None:
         definition = job.definition

@@ -76,7 +76,8 @@ class InMemoryTaskQueue(TaskQueue):
 
     def settle(self, job: Job) -> None:
         if job.claimed:
-            self._release(job)
+            job.claimed = False
+            self._claimed -= 1
         self._jobs.pop(job.id, None)
 
     def _release(self, job: Job) -> None:

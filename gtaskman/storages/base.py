@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import abc
+from typing import Protocol
 
 from gtaskman.report import Report, TaskStatus
+
+
+class Live(Protocol):
+    """A task of this process, which can say at any time how it stands."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    def report(self) -> Report:
+        """How it stands."""
 
 
 class TaskStorage(abc.ABC):
@@ -17,6 +29,14 @@ class TaskStorage(abc.ABC):
     @abc.abstractmethod
     def insert(self, report: Report) -> None:
         """Keep the first report of a task; whatever was kept under its id goes."""
+
+    def follow(self, task: Live) -> bool:  # noqa: ARG002 - for those who override it
+        """Keep a task instead of its first report, and ask it for the others when they are wanted.
+
+        Gives False, and has done nothing, if this storage must be told each of them. The last one
+        comes by :meth:`update` in any case.
+        """
+        return False
 
     @abc.abstractmethod
     def update(self, report: Report) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from gtaskman.report import Report, TaskStatus
-from gtaskman.storages.base import TaskStorage, statuses
+from gtaskman.storages.base import Live, TaskStorage, statuses
 
 
 class InMemoryTaskStorage(TaskStorage):
@@ -24,7 +24,7 @@ class InMemoryTaskStorage(TaskStorage):
         self._keep = keep
         self._keep_bytes = keep_bytes
         self._bytes = 0
-        self._open: dict[str, Report] = {}
+        self._open: dict[str, Report | Live] = {}
         self._finished: dict[str, Report] = {}
         # The finished ones, the oldest end first; some may have been deleted since.
         self._line: collections.deque[Report] = collections.deque()
@@ -38,10 +38,16 @@ class InMemoryTaskStorage(TaskStorage):
         else:
             self._open[task_id] = report
 
+    def follow(self, task: Live) -> bool:
+        if task.id in self._finished:
+            self.delete(task.id)
+        self._open[task.id] = task
+        return True
+
     def update(self, report: Report) -> bool:
         task_id = report.id
         known = self._open.get(task_id)
-        if known is None or known.revision >= report.revision:
+        if known is None or (isinstance(known, Report) and known.revision >= report.revision):
             return False
         if report.status.finished:
             del self._open[task_id]
@@ -51,8 +57,8 @@ class InMemoryTaskStorage(TaskStorage):
         return True
 
     def cancel(self, task_id: str, reason: str = "") -> Report | None:
-        known = self._open.get(task_id)
-        if known is None:
+        known = self._read(task_id)
+        if known is None or known.finished:
             return None
         cancelled = msgspec.structs.replace(
             known,
@@ -65,16 +71,20 @@ class InMemoryTaskStorage(TaskStorage):
         return cancelled
 
     def delete(self, task_id: str) -> bool:
-        report = self._open.pop(task_id, None)
+        if self._open.pop(task_id, None) is not None:
+            return True
+        report = self._finished.pop(task_id, None)
         if report is None:
-            report = self._finished.pop(task_id, None)
-            if report is None:
-                return False
-            self._bytes -= report.result_size
+            return False
+        self._bytes -= report.result_size
         return True
 
     def report(self, task_id: str) -> Report | None:
-        return self._open.get(task_id) or self._finished.get(task_id)
+        return self._read(task_id)
+
+    def _read(self, task_id: str) -> Report | None:
+        known = self._open.get(task_id) or self._finished.get(task_id)
+        return known if known is None or isinstance(known, Report) else known.report()
 
     def find(
         self,
@@ -92,8 +102,9 @@ class InMemoryTaskStorage(TaskStorage):
     def _matching(self, status: TaskStatus | None, finished: bool | None) -> Iterator[Report]:
         # Counters by status would cost each task more than they would save those who ask.
         wanted = set(statuses(status, finished))
-        kept = itertools.chain(self._finished.values(), self._open.values())
-        return (report for report in kept if report.status in wanted)
+        still_open = (self._read(task_id) for task_id in list(self._open))
+        kept = itertools.chain(self._finished.values(), still_open)
+        return (report for report in kept if report is not None and report.status in wanted)
 
     def _retain(self, report: Report) -> None:
         """Keep a finished task, and make room for it."""

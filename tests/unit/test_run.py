@@ -30,6 +30,19 @@ def sent():
     return []
 
 
+class Writer:
+    """Sends nothing, and keeps what it was given to send."""
+
+    def __init__(self, sent):
+        self._sent = sent
+
+    def send_progress(self, *args):
+        self._sent.append(args)
+
+    def later(self, flush):
+        flush()
+
+
 @pytest.fixture
 def order(sent):
     """Makes runs of orders that came over the pipe, begun."""
@@ -44,12 +57,7 @@ def order(sent):
         # The kept buffer is read over before the order's turn comes.
         reader.room()[:] = bytes(len(reader.room()))
         if begin:
-            run.begin(
-                "tests.name",
-                module.time.monotonic(),
-                lambda *args: sent.append(args),
-                lambda flush: flush(),
-            )
+            run.begin("tests.name", module.time.monotonic(), Writer(sent))
         return run
 
     return make

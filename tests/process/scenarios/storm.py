@@ -237,7 +237,6 @@ def storm(seconds, seed):
         for _ in range(4):
             manager.submit(work.add, 1, 1).get(timeout=PATIENCE)
         before = collections.Counter(kind(each) for each in rest(manager).values())
-        manager._total = 0
         manager._counts = dict.fromkeys(manager._counts, 0)
 
         one = Storm(manager, seed)
