@@ -105,6 +105,13 @@ SCENARIOS = {
             Target("tasks_per_second", 4, against="pool"),
         ),
     ),
+    "echo": Scenario(
+        title="burst of sync tasks with a number there and back",
+        peers=(OURS, "declared", "executor", "pool", "loky", "gipc"),
+        metrics={"tasks_per_second": _rate("tasks")},
+        size={"count": 20_000},
+        quick={"count": 4_000},
+    ),
     "round_trips": Scenario(
         title="one at a time: submit, wait, submit the next",
         peers=(OURS, "declared", "executor", "pool", "loky", "gipc"),

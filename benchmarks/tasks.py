@@ -9,8 +9,12 @@ import random
 import time
 
 
+def noop() -> None:
+    """The no-op task."""
+
+
 def echo(value: int) -> int:
-    """The no-op task: it gives back its argument, so that each result can be told apart."""
+    """Give back the argument, so that each result can be told apart."""
     return value
 
 

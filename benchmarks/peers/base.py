@@ -14,7 +14,8 @@ from benchmarks import tasks
 WORKERS = 2
 WARM_TIMEOUT = 15.0
 
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
+Arguments = tuple[Any, ...]
 
 
 class Peer(ABC):
@@ -32,11 +33,11 @@ class Peer(ABC):
         """Stop it, workers included."""
 
     @abstractmethod
-    def burst(self, function: Function, arguments: Sequence[Any]) -> list[Any]:
-        """Submit one task per argument, all at once; then collect every result, in order."""
+    def burst(self, function: Function, calls: Sequence[Arguments]) -> list[Any]:
+        """Submit one task per call, all at once; then collect every result, in order."""
 
     @abstractmethod
-    def round_trip(self, function: Function, argument: Any) -> Any:
+    def round_trip(self, function: Function, *arguments: Any) -> Any:
         """Submit one task and wait for its result."""
 
     def map(self, function: Function, arguments: Sequence[Any], chunksize: int) -> Iterable[Any]:
@@ -46,12 +47,12 @@ class Peer(ABC):
     def warm(self) -> None:
         """Return only when every worker has run something: starting is not what is timed."""
         deadline = time.monotonic() + WARM_TIMEOUT
-        while len(set(self.burst(tasks.where, [0.02] * self.workers))) < self.workers:
+        while len(set(self.burst(tasks.where, [(0.02,)] * self.workers))) < self.workers:
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     f"{self.workers} workers were not up within {WARM_TIMEOUT:.0f} s"
                 )
-        self.burst(tasks.echo, range(500))
+        self.burst(tasks.noop, [()] * 500)
 
     def __enter__(self) -> Self:
         self.open()

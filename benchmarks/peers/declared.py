@@ -10,7 +10,12 @@ from typing import Any
 import gtaskman
 from benchmarks import tasks
 from benchmarks.peers import gtaskman as plain
-from benchmarks.peers.base import Function
+from benchmarks.peers.base import Arguments, Function
+
+
+@gtaskman.task
+def noop() -> None:
+    tasks.noop()
 
 
 @gtaskman.task
@@ -23,15 +28,15 @@ def where(seconds: float) -> int:
     return tasks.where(seconds)
 
 
-DECLARED: dict[Function, Any] = {tasks.echo: echo, tasks.where: where}
+DECLARED: dict[Function, Any] = {tasks.noop: noop, tasks.echo: echo, tasks.where: where}
 
 
 class Contestant(plain.Contestant):
-    def burst(self, function: Function, arguments: Sequence[Any]) -> list[Any]:
-        return super().burst(DECLARED[function], arguments)
+    def burst(self, function: Function, calls: Sequence[Arguments]) -> list[Any]:
+        return super().burst(DECLARED[function], calls)
 
-    def round_trip(self, function: Function, argument: Any) -> Any:
-        return super().round_trip(DECLARED[function], argument)
+    def round_trip(self, function: Function, *arguments: Any) -> Any:
+        return super().round_trip(DECLARED[function], *arguments)
 
     def map(self, function: Function, arguments: Sequence[Any], chunksize: int) -> Iterable[Any]:
         return super().map(DECLARED[function], arguments, chunksize)

@@ -10,7 +10,7 @@ import gevent
 import gipc
 
 from benchmarks import tasks
-from benchmarks.peers.base import WORKERS, Function, Peer
+from benchmarks.peers.base import WORKERS, Arguments, Function, Peer
 
 
 def _echo(pipe: Any) -> None:
@@ -37,28 +37,33 @@ class Contestant(Peer):
             child.join()
 
     def warm(self) -> None:
-        self.burst(tasks.echo, range(500))
+        self.burst(tasks.noop, [()] * 500)
 
-    def burst(self, function: Function, arguments: Sequence[Any]) -> list[Any]:
-        assert function is tasks.echo, "the children of this contestant can only echo"
-        results: list[Any] = [None] * len(arguments)
+    def burst(self, function: Function, calls: Sequence[Arguments]) -> list[Any]:
+        messages = [_message(function, call) for call in calls]
+        results: list[Any] = [...] * len(messages)
         greenlets = [
-            gevent.spawn(work, pipe, range(start, len(arguments), WORKERS), *rest)
+            gevent.spawn(work, pipe, range(start, len(messages), WORKERS), *rest)
             for start, pipe in enumerate(self._pipes)
-            for work, *rest in ((_put, arguments), (_get, results))
+            for work, *rest in ((_put, messages), (_get, results))
         ]
         gevent.joinall(greenlets, raise_error=True)
         return results
 
-    def round_trip(self, function: Function, argument: Any) -> Any:
-        assert function is tasks.echo, "the children of this contestant can only echo"
-        self._pipes[0].put(argument)
+    def round_trip(self, function: Function, *arguments: Any) -> Any:
+        self._pipes[0].put(_message(function, arguments))
         return self._pipes[0].get()
 
 
-def _put(pipe: Any, places: range, arguments: Sequence[Any]) -> None:
+def _message(function: Function, arguments: Arguments) -> Any:
+    """What an echo must be sent to give back what the function would."""
+    assert function in (tasks.echo, tasks.noop), "the children of this contestant can only echo"
+    return arguments[0] if arguments else None
+
+
+def _put(pipe: Any, places: range, messages: Sequence[Any]) -> None:
     for place in places:
-        pipe.put(arguments[place])
+        pipe.put(messages[place])
 
 
 def _get(pipe: Any, places: range, results: list[Any]) -> None:

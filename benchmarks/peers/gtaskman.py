@@ -7,12 +7,12 @@ import gevent
 
 import gtaskman
 from benchmarks import tasks
-from benchmarks.peers.base import WORKERS, Function, Peer
+from benchmarks.peers.base import WORKERS, Arguments, Function, Peer
 
 
 @gtaskman.task(kind="async")
-def echo_async(value: int) -> int:
-    return tasks.echo(value)
+def noop_async() -> None:
+    tasks.noop()
 
 
 @gtaskman.task(kind="async")
@@ -36,12 +36,12 @@ class Contestant(Peer):
     def close(self) -> None:
         self.manager.stop(timeout=10)
 
-    def burst(self, function: Function, arguments: Sequence[Any]) -> list[Any]:
-        handles = [self.manager.submit(function, argument) for argument in arguments]
+    def burst(self, function: Function, calls: Sequence[Arguments]) -> list[Any]:
+        handles = [self.manager.submit(function, *call) for call in calls]
         return [handle.get() for handle in handles]
 
-    def round_trip(self, function: Function, argument: Any) -> Any:
-        return self.manager.submit(function, argument).get()
+    def round_trip(self, function: Function, *arguments: Any) -> Any:
+        return self.manager.submit(function, *arguments).get()
 
     def map(self, function: Function, arguments: Sequence[Any], chunksize: int) -> Iterable[Any]:
         return self.manager.map(function, arguments, chunksize=chunksize)

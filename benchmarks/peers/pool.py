@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.peers.base import WORKERS, Function, Peer
+from benchmarks.peers.base import WORKERS, Arguments, Function, Peer
 
 
 class Contestant(Peer):
@@ -17,12 +17,12 @@ class Contestant(Peer):
         self._pool.close()
         self._pool.join()
 
-    def burst(self, function: Function, arguments: Sequence[Any]) -> list[Any]:
-        results = [self._pool.apply_async(function, (argument,)) for argument in arguments]
+    def burst(self, function: Function, calls: Sequence[Arguments]) -> list[Any]:
+        results = [self._pool.apply_async(function, call) for call in calls]
         return [result.get() for result in results]
 
-    def round_trip(self, function: Function, argument: Any) -> Any:
-        return self._pool.apply(function, (argument,))
+    def round_trip(self, function: Function, *arguments: Any) -> Any:
+        return self._pool.apply(function, arguments)
 
     def map(self, function: Function, arguments: Sequence[Any], chunksize: int) -> Iterable[Any]:
         return self._pool.imap_unordered(function, arguments, chunksize=chunksize)

@@ -8,6 +8,6 @@ from benchmarks.peers.base import Peer
 
 def run(contestant: type[Peer], count: int) -> Measurement:
     with contestant() as peer:
-        seconds, results = timed(lambda: peer.burst(tasks.echo, range(count)))
-    checked = same("burst", results, range(count))
+        seconds, results = timed(lambda: peer.burst(tasks.noop, [()] * count))
+    checked = same("burst", results, [None] * count)
     return Measurement({"tasks_per_second": count / seconds}, checked)

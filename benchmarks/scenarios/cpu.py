@@ -58,6 +58,6 @@ def calibrate(processes: BareProcesses, unit: float) -> int:
 
 def timed_burst(peer: Peer, count: int, loops: int) -> float:
     """Run `count` tasks of `loops` flat out; give back the seconds until the last result."""
-    took, results = timed(lambda: peer.burst(tasks.burn, [loops] * count))
+    took, results = timed(lambda: peer.burst(tasks.burn, [(loops,)] * count))
     same("cpu", results, [tasks.burn(loops)] * count)
     return took

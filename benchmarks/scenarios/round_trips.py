@@ -8,8 +8,6 @@ from benchmarks.peers.base import Peer
 
 def run(contestant: type[Peer], count: int) -> Measurement:
     with contestant() as peer:
-        seconds, results = timed(
-            lambda: [peer.round_trip(tasks.echo, number) for number in range(count)]
-        )
-    checked = same("round trips", results, range(count))
+        seconds, results = timed(lambda: [peer.round_trip(tasks.noop) for _ in range(count)])
+    checked = same("round trips", results, [None] * count)
     return Measurement({"round_trips_per_second": count / seconds}, checked)

@@ -21,8 +21,9 @@ SEED = 13
 def run(contestant: type[Peer], count: int, share: float, long: float, short: float) -> Measurement:
     durations = shuffled(count, share, long, short)
     ideal = max(sum(durations) / WORKERS, max(durations))
+    calls = [(duration,) for duration in durations]
     with contestant() as peer:
-        makespan, results = timed(lambda: peer.burst(tasks.nap, durations))
+        makespan, results = timed(lambda: peer.burst(tasks.nap, calls))
     checked = same("skew", results, durations)
     metrics = {
         "makespan_ms": makespan * 1000,

@@ -36,7 +36,7 @@ def run(contestant: type[peers.Contestant], workers: int) -> Measurement:
     # Opened without warming: a burst would start the workers whose start is to be measured.
     with closing(contestant(**configuration)) as peer, TemporaryDirectory() as directory:
         peer.open()
-        same("application", peer.burst(application.entries, [0]), [application.ENTRIES])
+        same("application", peer.burst(application.entries, [(0,)]), [application.ENTRIES])
         fifo = Path(directory, "release")
         os.mkfifo(fifo)
         occupy(peer.manager, fifo)

@@ -11,10 +11,10 @@ from benchmarks.peers.base import WORKERS
 def run(
     contestant: type[gtaskman.Contestant], count: int, seconds: float, waves: int
 ) -> Measurement:
-    expected = [seconds] * count
+    expected, calls = [seconds] * count, [(seconds,)] * count
     with contestant(max_jobs_per_process=count // WORKERS) as peer:
-        peer.burst(gtaskman.nap_async, [0.001] * count)
-        runs = [timed(lambda: peer.burst(gtaskman.nap_async, expected)) for _ in range(waves)]
+        peer.burst(gtaskman.nap_async, [(0.001,)] * count)
+        runs = [timed(lambda: peer.burst(gtaskman.nap_async, calls)) for _ in range(waves)]
     checked = sum(same("wave", results, expected) for _, results in runs)
     makespan = median(took for took, _ in runs)
     return Measurement({"makespan_ms": makespan * 1000, "to_ideal": makespan / seconds}, checked)

@@ -444,7 +444,7 @@ class Pool:
             else:
                 data = body[SPAN_SIZE:]
                 try:
-                    result = _loads(data, buffers=buffers)
+                    result = _loads(data, buffers=buffers) if buffers else _loads(data)
                 except Exception as error:
                     failure = causes.undecoded(job, "result", error)
                     self._listener.on_failed(job, failure, None, started, finished)

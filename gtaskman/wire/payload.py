@@ -18,6 +18,8 @@ from gtaskman.wire.frames import MAX_BUFFERS
 EMPTY = 1  # flag: there is no body, the value is None, or there are no arguments
 BESIDE = 64 * 1024  # bytes from which a value at the top level travels as a buffer
 _BESIDE = frozenset({bytes, bytearray})
+# Values with no memory to offer and no parts that might: pickled straight away.
+_PLAIN = frozenset({int, float, bool, str, type(None)})
 _PROTOCOL = 5
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -43,10 +45,11 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) 
     """Encode what a task is called with. Raises :class:`PayloadError`."""
     if not args and not kwargs:
         return NOTHING
-    for value in args:
-        if type(value) in _BESIDE:
-            args = tuple(map(_beside, args))
-            break
+    if not kwargs and _PLAIN.issuperset(map(type, args)):
+        body = _dumps((args, kwargs), _PROTOCOL)
+        if len(body) <= limit:
+            return Payload(0, body, ())
+    args = tuple(map(_beside, args))
     if kwargs:
         kwargs = {name: _beside(value) for name, value in kwargs.items()}
     return _encode((args, kwargs), limit)
@@ -58,18 +61,26 @@ def decode_arguments(
     """What :func:`encode_arguments` encoded."""
     if flags & EMPTY:
         return (), {}
-    args, kwargs = _loads(body, buffers=buffers)
+    args, kwargs = _loads(body, buffers=buffers) if buffers else _loads(body)
     return args, kwargs
 
 
 def encode_value(value: Any, limit: int) -> Payload:
     """Encode a result. Raises :class:`PayloadError`."""
-    return NOTHING if value is None else _encode(_beside(value), limit)
+    if value is None:
+        return NOTHING
+    if type(value) in _PLAIN:
+        body = _dumps(value, _PROTOCOL)
+        if len(body) <= limit:
+            return Payload(0, body, ())
+    return _encode(_beside(value), limit)
 
 
 def decode_value(flags: int, body: bytes | memoryview, buffers: Sequence[object]) -> Any:
     """What :func:`encode_value` encoded."""
-    return None if flags & EMPTY else _loads(body, buffers=buffers)
+    if flags & EMPTY:
+        return None
+    return _loads(body, buffers=buffers) if buffers else _loads(body)
 
 
 def _beside(value: Any) -> Any:
