@@ -5,18 +5,15 @@ Frozen and validated once, when it is made. Times are seconds, sizes are bytes.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from typing import Any
 
 from gtaskman.errors import ConfigurationError
-from gtaskman.fields import Mismatch, conform, hints_of
+from gtaskman.fields import Mismatch, conform, declared
 
 START_METHODS = ("zygote", "spawn", "fork")
 MIB = 1024 * 1024
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Configuration:
     """How many workers a manager keeps, how they start, and when they are stopped.
 
@@ -84,25 +81,19 @@ class Configuration:
     keep_bytes: int = 64 * MIB
     """Bytes of results that the in-memory storage keeps."""
 
-    def __new__(cls, *args: Any, **values: Any) -> Configuration:
-        # Before __init__ has a say: an unknown name is our error, not a bare TypeError.
+    def __init__(self, *args: Any, **values: Any) -> None:
         if args:
             raise ConfigurationError("Configuration takes its values by name only")
-        names = {field.name for field in dataclasses.fields(cls)}
+        fields = declared(Configuration, object)
         for name in values:
-            if name not in names:
-                close = difflib.get_close_matches(name, names, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ConfigurationError(f"Configuration has no option {name!r}{hint}", name)
-        return object.__new__(cls)
-
-    def __post_init__(self) -> None:
-        for name, annotation in hints_of(type(self)).items():
-            object.__setattr__(self, name, _fit(name, getattr(self, name), annotation))
-        for name, low in _LOWEST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
+            if name not in fields:
+                raise ConfigurationError(f"Configuration has no option {name!r}{_hint(name)}", name)
+        for name, (annotation, default) in fields.items():
+            value = _fit(name, values.get(name, default), annotation)
+            low = _LOWEST.get(name)
+            if low is not None and value is not None and not value >= low:
                 raise ConfigurationError(f"{name} must be at least {low}, not {value!r}", name)
+            self.__dict__[name] = value
         self._agree()
 
     def _agree(self) -> None:
@@ -132,8 +123,22 @@ class Configuration:
 
     def replace(self, **changes: Any) -> Configuration:
         """A copy with ``changes``, validated again."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Configuration(**{**values, **changes})
+        return Configuration(**{**self.__dict__, **changes})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Configuration is frozen: use replace({name}=...) for a copy")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Configuration is frozen: {name} stays")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Configuration) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.items()))
+
+    def __repr__(self) -> str:
+        return f"Configuration({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items())})"
 
 
 _LOWEST: dict[str, float] = {
@@ -166,3 +171,10 @@ def _fit(name: str, value: Any, annotation: Any) -> Any:
         return conform(value, annotation)
     except Mismatch as mismatch:
         raise ConfigurationError(f"{name}={value!r}: {mismatch}", name) from None
+
+
+def _hint(name: str) -> str:
+    import difflib  # only a mistake needs it
+
+    close = difflib.get_close_matches(name, declared(Configuration, object), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 import time
 from typing import Protocol
+
+import msgspec
 
 from gtaskman.report import Progress
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Current:
+class Current(msgspec.Struct, frozen=True):
     """The running task: its ``id``, ``name``, ``attempt`` (from 1), ``deadline`` and ``progress``.
 
     ``deadline`` is the end of its time limit in seconds since the epoch, or None.

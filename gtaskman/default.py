@@ -6,14 +6,12 @@ is per process: a fork makes its own.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
-
-from gevent import monkey
 
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
@@ -27,9 +25,18 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "memory://"
 
-_lock = monkey.get_original("_thread", "allocate_lock")()
+_locks: dict[str, Any] = {}  # the one that guards the default manager, once it is needed
 _manager: TaskManager | None = None
 _settings: tuple[str | None, Configuration] = (None, Configuration())
+
+
+def _lock() -> Any:
+    """A lock of the native kind, made when it is first needed: importing us costs nothing."""
+    if "default" not in _locks:
+        from gevent import monkey
+
+        _locks.setdefault("default", monkey.get_original("_thread", "allocate_lock")())
+    return _locks["default"]
 
 
 def configure(url: str | None = None, **options: Any) -> None:
@@ -40,7 +47,7 @@ def configure(url: str | None = None, **options: Any) -> None:
     """
     global _settings
     config = Configuration(**options)
-    with _lock:
+    with _lock():
         if _manager is not None:
             raise ConfigurationError(
                 "the default manager is at work already: configure it before the first submit, or"
@@ -60,7 +67,7 @@ def _make() -> TaskManager:
     refuse_at_import()
     from gtaskman.manager import TaskManager
 
-    with _lock:
+    with _lock():
         if _manager is None:
             url, config = _settings
             if not _in_main_thread():
@@ -74,7 +81,7 @@ def _make() -> TaskManager:
 
 def _in_main_thread() -> bool:
     """Whether this is the main native thread, whichever greenlet of it."""
-    return threading.get_native_id() == os.getpid()
+    return _thread.get_native_id() == os.getpid()
 
 
 def start() -> None:
@@ -120,7 +127,9 @@ def stats() -> dict[str, dict[str, int]]:
 def shutdown(timeout: float | None = None) -> None:
     """Stop the default manager, if there is one; the next ``submit`` makes a new one."""
     global _manager
-    with _lock:
+    if _manager is None:
+        return
+    with _lock():
         found, _manager = _manager, None
     if found is not None:
         found.stop(timeout)
@@ -129,7 +138,7 @@ def shutdown(timeout: float | None = None) -> None:
 def _after_fork() -> None:
     global _manager, _lock
     _manager = None
-    _lock = monkey.get_original("_thread", "allocate_lock")()
+    _locks: dict[str, Any] = {}  # the one that guards the default manager, once it is needed
 
 
 def _at_exit() -> None:

@@ -57,6 +57,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
+_ENOUGH = 64  # tasks that may wait for the loop to turn
 _STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
 STOPPED = "the manager was stopped"
 _EVENTS = {
@@ -106,6 +107,7 @@ class TaskManager:
         self._ebb: Latch | None = None  # opens when enough of them have gone
         self._pumping = False
         self._pump_due = False
+        self._put_off = 0  # how often it was said since then that something waits
         self._batches = 0  # how many batches of ends are being worked off, one within the other
         self._gathered: list[TaskHandle] = []  # handles whose waiters are woken after that
         self._ready = Latch()
@@ -384,11 +386,17 @@ class TaskManager:
     # --- the pump
 
     def _on_available(self) -> None:
-        """Something waits: hand it over now if a worker is idle, else when the loop turns."""
+        """Something waits: hand it over now if a worker is idle, else when the loop turns.
+
+        Whoever submits many in one go does not keep the workers waiting for the last of them.
+        """
         if self._pump_due:
-            return
+            self._put_off += 1
+            if self._put_off < _ENOUGH or self._pumping:
+                return
+        self._put_off = 0
         assert self._pool is not None
-        if not self._pumping and self._pool.first_idle() is not None:
+        if not self._pumping and (self._pump_due or self._pool.first_idle() is not None):
             self.on_capacity()
         else:
             self._pump_due = True

@@ -7,7 +7,6 @@ function is a convenience that asks the process's default manager.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import itertools
@@ -29,6 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KINDS = ("sync", "async", "service")
+_definition_numbers = itertools.count(1)
 # What a worker must know of a definition, as bits: they travel with every order to run one.
 ASYNC, ONCE, CLASS = 2, 4, 16
 MAX_ID = 200  # characters: an id is a key in storages and a word in commands
@@ -37,34 +37,41 @@ MAX_ID = 200  # characters: an id is a key in storages and a word in commands
 # --- definitions ---------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Definition:
-    """Which code a task runs and under which limits; times in seconds.
+    """Which code a task runs and under which limits; times in seconds. Not to be changed.
 
     ``timeout`` ends the task, ``soft_timeout`` warns it with :class:`SoftTimeout`; ``retries`` are
     further attempts after a failure; ``max_crashes`` workers may die under it; a task that is
     ``at_most_once`` is rather lost than run twice. ``number`` is this process's own.
     """
 
-    name: str
-    kind: str
-    target: Any
-    timeout: float | None = None
-    soft_timeout: float | None = None
-    retries: int = 0
-    max_crashes: int | None = None
-    at_most_once: bool = False
-    number: int = dataclasses.field(default_factory=itertools.count(1).__next__)
-    is_async: bool = dataclasses.field(init=False)
-    is_limited: bool = dataclasses.field(init=False)
-    flags: int = dataclasses.field(init=False)
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        target: Any,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        retries: int = 0,
+        max_crashes: int | None = None,
+        at_most_once: bool = False,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.target = target
+        self.timeout = timeout
+        self.soft_timeout = soft_timeout
+        self.retries = retries
+        self.max_crashes = max_crashes
+        self.at_most_once = at_most_once
+        self._check()
+        self.number = next(_definition_numbers)
+        self.is_async = kind == "async"
+        self.is_limited = bool(timeout or soft_timeout)
+        in_class_form = isinstance(target, type) and issubclass(target, Task)
+        self.flags = ASYNC * self.is_async | ONCE * at_most_once | CLASS * in_class_form
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_async", self.kind == "async")
-        object.__setattr__(self, "is_limited", bool(self.timeout or self.soft_timeout))
-        in_class_form = isinstance(self.target, type) and issubclass(self.target, Task)
-        flags = ASYNC * self.is_async | ONCE * self.at_most_once | CLASS * in_class_form
-        object.__setattr__(self, "flags", flags)
+    def _check(self) -> None:
         if self.kind not in KINDS:
             raise TaskDefinitionError(
                 f"{self.name}: kind must be 'sync' or 'async', not {self.kind!r}"

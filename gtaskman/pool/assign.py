@@ -20,8 +20,7 @@ from typing import Generic, Protocol, TypeVar
 class Load(Protocol):
     """What is asked of a worker.
 
-    ``depth`` is how many sync tasks it may hold at once, ``budget`` how many tasks it may still be
-    given before it is replaced.
+    ``budget`` is how many tasks it may still be given before it is replaced.
     """
 
     open: bool
@@ -31,7 +30,8 @@ class Load(Protocol):
     reserved: bool
 
     @property
-    def depth(self) -> int: ...
+    def depth(self) -> int:
+        """How many sync tasks it may hold at once."""
 
 
 W = TypeVar("W", bound=Load)

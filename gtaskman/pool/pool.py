@@ -48,6 +48,7 @@ from gtaskman.wire.settings import Settings
 log = logging.getLogger(__name__)
 
 _LOOK = 10e-3  # seconds after which somebody looks whether a task is no tiny one
+_LONG = 3.0  # times the mean after which a task is longer than the others
 _CLOSING = 0.1  # seconds after which a worker whose pipe has ended must have ended itself
 _LAST_WORDS = 1.0  # seconds that a dead worker's exit status may take to be known
 _BACK_OFF = 0.05  # seconds until the next start after a first failed one, doubled each time
@@ -498,7 +499,10 @@ class Pool:
                 continue
             self._mark_started(job)
             if worker.sync > 1 and not worker.recalled:
-                worker.recall()
+                if now - since > _LONG * worker.mean:
+                    worker.recall()
+                else:
+                    again = True
         if again:
             self._look_alarm.set(_LOOK, self._look)
 

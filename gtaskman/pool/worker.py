@@ -28,6 +28,7 @@ from gtaskman.wire.messages import DONE, FAIL, SPAN, Why, order_frame
 from gtaskman.wire.slate import Slate
 
 _WEIGHT = 0.2  # of the newest task in the mean of their durations
+_OUTLIER = 2.0  # durations beyond so many means are taken for so many
 _AHEAD = 2e-3  # seconds of work that a worker holds ahead of time
 _NO_LIMIT = 1 << 62
 
@@ -304,7 +305,12 @@ class Worker:
                     self.asyncs -= 1
                 else:
                     self.sync -= 1
-                    mean += (finished - started - mean) * (_WEIGHT if mean else 1.0)
+                    took = finished - started
+                    if mean:
+                        # One long task among short ones does not make the short ones long.
+                        mean += (min(took, _OUTLIER * mean + _AHEAD) - mean) * _WEIGHT
+                    else:
+                        mean = took
                 ended.append((job, frame, started, finished))
         except Exception as error:
             self.nonsense = error

@@ -88,7 +88,6 @@ def test_counts_follow_a_job_on_its_way(queue, enqueue):
     enqueue("s1", "s2")
     enqueue("a1", kind="async")
     assert (queue.waiting(), queue.running()) == ((2, 1), 0)
-    assert (queue.waiting().sync, queue.waiting().asyncs) == (2, 1)
     first, second = queue.claim(1, 1)
     assert (queue.waiting(), queue.running()) == ((1, 0), 2)
     queue.refund([first])

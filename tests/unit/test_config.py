@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 import pickle
 
@@ -14,7 +13,7 @@ from gtaskman import config as module
 
 pytestmark = pytest.mark.quick
 
-FIELDS = {field.name: field for field in dataclasses.fields(Configuration)}
+FIELDS = inspect.get_annotations(Configuration)
 NUMBERS = sorted(module._LOWEST)
 
 
@@ -29,16 +28,14 @@ def refused(field, **values):
 
 def test_every_default_is_valid_and_of_its_own_type():
     config = Configuration()
-    for name, field in FIELDS.items():
-        assert getattr(config, name) == field.default
+    for name in FIELDS:
+        assert getattr(config, name) == getattr(Configuration, name)
         # Given explicitly it is valid, too, and means the same.
-        assert Configuration(**{name: field.default}) == config
+        assert Configuration(**{name: getattr(Configuration, name)}) == config
 
 
 def test_every_number_has_a_lower_bound():
-    numbers = {
-        name for name, field in FIELDS.items() if "int" in field.type or "float" in field.type
-    }
+    numbers = {name for name, field in FIELDS.items() if "int" in field or "float" in field}
     assert numbers == set(NUMBERS)
 
 
@@ -67,7 +64,7 @@ def test_a_number_takes_numbers_only(name, value):
     refused(name, **{name: value})
 
 
-@pytest.mark.parametrize("name", [n for n in NUMBERS if FIELDS[n].type.startswith("int")])
+@pytest.mark.parametrize("name", [n for n in NUMBERS if FIELDS[n].startswith("int")])
 @pytest.mark.parametrize("value", [float("inf"), 100_000_000.5])
 def test_a_whole_number_takes_whole_numbers_only(name, value):
     refused(name, **{name: value})
@@ -152,10 +149,12 @@ def test_a_configuration_error_is_ours_and_a_value_error():
 
 def test_it_is_frozen():
     config = Configuration()
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         config.ttl = 5
-    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
+    with pytest.raises(AttributeError):
         config.another = 5
+    with pytest.raises(AttributeError):
+        del config.ttl
 
 
 def test_replace_gives_a_copy_validated_again():
