@@ -54,7 +54,7 @@ class Configuration:
     # --- how much is on its way
     prefetch: int = 2
     """Sync tasks a worker holds at once, the running one included, whatever they take."""
-    max_prefetch: int = 64
+    max_prefetch: int = 256
     """Sync tasks a worker holds at once while they are tiny."""
     max_pending_bytes: int = 256 * MIB
     """Waiting tasks (payload and 1 KiB each) above which ``submit`` waits."""

@@ -10,6 +10,7 @@ from gtaskman.errors import TaskDefinitionError
 from gtaskman.reference import is_held
 from gtaskman.task import Definition, Task, TaskFunction, call, name_of
 
+_PLAIN = (types.FunctionType, types.BuiltinFunctionType, type)
 _KEPT = 4096  # definitions of plain functions that are kept
 
 
@@ -27,17 +28,19 @@ class Definitions:
         (a lambda, a bound method, a partial) is an argument of its own task, and given beside the
         definition: what it holds travels as it is now. Raises :class:`TaskDefinitionError`.
         """
+        try:
+            known = self._functions.get(function)
+        except TypeError:
+            known = None  # a callable without a hash, and so none that is kept
+        if known is not None:
+            return known, ()
         if isinstance(function, TaskFunction):
             return function.definition, ()
-        kind = type(function)
-        if kind is types.FunctionType or kind is types.BuiltinFunctionType:
-            known = self._functions.get(function)
-            if known is not None:
-                return known, ()
         check_callable(function)
         if is_held(function):
             definition = Definition(name=name_of(function), kind="sync", target=function)
-            _keep(self._functions, function, definition)
+            if isinstance(function, _PLAIN):
+                _keep(self._functions, function, definition)
             return definition, ()
         name = name_of(function if hasattr(function, "__qualname__") else type(function))
         definition = self._carried.get(name) or Definition(name=name, kind="sync", target=call)

@@ -108,6 +108,7 @@ class TaskManager:
         self._pumping = False
         self._pump_due = False
         self._put_off = 0  # how often it was said since then that something waits
+        self._tolerance = _ENOUGH  # and how often it may be
         self._batches = 0  # how many batches of ends are being worked off, one within the other
         self._gathered: list[TaskHandle] = []  # handles whose waiters are woken after that
         self._ready = Latch()
@@ -392,8 +393,10 @@ class TaskManager:
         """
         if self._pump_due:
             self._put_off += 1
-            if self._put_off < _ENOUGH or self._pumping:
+            if self._put_off < self._tolerance or self._pumping:
                 return
+            # Should the workers be full, the next try can wait for longer.
+            self._tolerance *= 2
         self._put_off = 0
         assert self._pool is not None
         if not self._pumping and (self._pump_due or self._pool.first_idle() is not None):
@@ -404,6 +407,7 @@ class TaskManager:
 
     def _pump_when_due(self) -> None:
         self._pump_due = False
+        self._tolerance = _ENOUGH
         self.on_capacity()
 
     def on_ready(self) -> None:
