@@ -148,7 +148,7 @@ class TaskHandle(Latch):
     # --- waits that would never end
 
     def _home(self) -> Any:
-        return self._manager.home()
+        return self._manager.hub or self._manager.home()
 
     def _stalled(self) -> None:
         """A native thread waits: say so if the hub that must serve it does not run."""

@@ -95,7 +95,7 @@ class TaskManager:
         self.pid = os.getpid()
         self.events = Events()
         self._state = _State.NEW
-        self._hub: Any = None
+        self.hub: Any = None  # the one that it lives on; None before its start and in a fork
         self._loop: Any = None
         self._pool: Pool | None = None
         self._keeper: Any = None  # keeps the loop alive while there are tasks, and only then
@@ -138,8 +138,8 @@ class TaskManager:
         return self
 
     def _set_up(self) -> None:
-        self._hub = get_hub()
-        self._loop = self._hub.loop
+        self.hub = get_hub()
+        self._loop = self.hub.loop
         self._pool = Pool(self.config, self._loop, self)
         self._keeper = self._loop.async_()
         self._state = _State.RUNNING
@@ -251,6 +251,7 @@ class TaskManager:
     def forget(self) -> None:
         """In a fork of the process: be a mere copy, and disturb the original in nothing."""
         self._state = _State.FORKED
+        self.hub = None
         self._pump_due = True  # a pump that was scheduled, or will be, finds nothing to do
         if self._pool is not None:
             self._keeper.stop()
@@ -322,7 +323,7 @@ class TaskManager:
         handle = job.handle = TaskHandle(job, self)
         if self._jobs.setdefault(task_id, job) is not job:
             raise DuplicateTaskError(task_id)
-        if get_hub_if_exists() is self._hub:
+        if get_hub_if_exists() is self.hub:
             self._accept(job)
         else:
             self._loop.run_callback_threadsafe(self._accept, job)
@@ -485,7 +486,7 @@ class TaskManager:
 
     def on_completed(self, completed: list[Completion]) -> None:
         """Tasks have returned. A hot loop: once for every task."""
-        jobs, settle, store = self._jobs, self.queue.settle, self._store
+        jobs, settle, update = self._jobs, self.queue.settle, self.storage.update
         waited_for, listening = self._gathered, self.events.callbacks
         for job, result, size, started, ended in completed:
             if jobs.pop(job.id, None) is None:
@@ -493,7 +494,10 @@ class TaskManager:
             job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
             report = job.completed_report(result, size, started, ended)
             settle(job)
-            store(report)
+            try:
+                update(report)
+            except Exception:
+                self._log_unstored(report)
             if listening:
                 self._emit("task-completed", report)
             handle = job.handle
@@ -590,7 +594,10 @@ class TaskManager:
         try:
             self.storage.update(report)
         except Exception:
-            log.exception("the last report of task %s could not be stored", report.id)
+            self._log_unstored(report)
+
+    def _log_unstored(self, report: Report) -> None:
+        log.exception("the last report of task %s could not be stored", report.id)
 
     def _on_idle(self) -> None:
         """Nothing is left to do."""
@@ -712,10 +719,10 @@ class TaskManager:
         """The hub it lives on. Raises :class:`ForkedManagerError` in a fork of its process."""
         if self._state is _State.FORKED:
             raise foreign(self.pid, "this manager, and every task of its,")
-        return self._hub
+        return self.hub
 
     def _is_here(self) -> bool:
-        return get_hub_if_exists() is self._hub
+        return get_hub_if_exists() is self.hub
 
     def _in_hub(self, function: Callable[[], T]) -> T:
         """What ``function`` gives when it is called on our hub, for a caller in another thread."""

@@ -25,13 +25,13 @@ class Outcome(NamedTuple):
     payload: Payload
 
 
-_RETURNED = Outcome(DONE, NOTHING.flags, NOTHING)
+RETURNED = Outcome(DONE, NOTHING.flags, NOTHING)
 
 
 def completed(name: str, value: Any, limit: int) -> Outcome:
     """It returned ``value``; a value that cannot travel is a failure of the task."""
     if value is None:
-        return _RETURNED
+        return RETURNED
     try:
         payload = encode_value(value, limit)
     except PayloadError as error:

@@ -23,7 +23,11 @@ class Writer(Protocol):
 
 
 class Run:
-    """What to run, once; what few tasks ask for is made when they do."""
+    """What to run, once; what few tasks ask for is made when they do.
+
+    Whoever runs it notes the task's ``name``, when it ``started`` (a monotonic time), and the
+    ``writer`` that takes its progress.
+    """
 
     __slots__ = (
         "_current",
@@ -40,6 +44,10 @@ class Run:
         "target",
         "writer",
     )
+
+    name: str
+    started: float
+    writer: Writer
 
     def __init__(self, number: int, flags: int, body: memoryview, buffers: Any) -> None:
         self.number = number
@@ -59,10 +67,6 @@ class Run:
         """What the code is called with. Raises whatever decoding raises."""
         payload = memoryview(self._data)[ORDER.size + self._length :]
         return decode_arguments(self.flags, payload, self.buffers)
-
-    def begin(self, name: str, started: float, writer: Writer) -> None:
-        """It started then, a monotonic time; ``writer`` takes its progress."""
-        self.name, self.started, self.writer = name, started, writer
 
     def current(self) -> Current:
         """What ``gtaskman.current()`` gives in this run."""

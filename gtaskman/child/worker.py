@@ -41,7 +41,7 @@ from gtaskman.report import DEFERRED
 from gtaskman.wire import messages
 from gtaskman.wire.channel import Channel
 from gtaskman.wire.frames import Frame, head
-from gtaskman.wire.messages import Ended, Why
+from gtaskman.wire.messages import ASYNC, RUN, Ended, Why
 from gtaskman.wire.payload import EMPTY
 from gtaskman.wire.settings import Settings
 from gtaskman.wire.slate import Slate
@@ -144,18 +144,19 @@ class Worker:
     def _on_frames(self, frames: list[Frame]) -> None:
         last = 0
         for frame in frames:
-            if frame.kind == messages.RUN:
-                last = frame.number
-                self._accept(Run(last, frame.flags, frame.body, frame.buffers))
-            else:
+            kind, flags, number, body, buffers = frame
+            if kind != RUN:
                 self._heed(frame)
+                continue
+            last = number
+            if flags & ASYNC:
+                self._begin(Run(number, flags, body, buffers))
+            else:
+                self._inbox.append(Run(number, flags, body, buffers))
         if last:
             self._slate.receive(last)
 
-    def _accept(self, run: Run) -> None:
-        if not run.flags & messages.ASYNC:
-            self._inbox.append(run)
-            return
+    def _begin(self, run: Run) -> None:
         runner = self._spare.pop() if self._spare else TaskGreenlet(self._run_asyncs, self._hub)
         runner.skip = runner.begun = False
         self._greenlets[run.number] = runner
@@ -302,13 +303,13 @@ class Worker:
     def _attempt(self, run: Run, started: float, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
         try:
-            name, target = self._targets.get(run.target)
+            run.name, target = self._targets.get(run.target)
             args, kwargs = _NO_ARGUMENTS if run.flags & EMPTY else self._decode(run)
         except Unresolved as error:
             return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error, self._limit)
         except BaseException as error:
             return outcome.failed(Ended.UNDECODED, error, self._limit)
-        run.begin(name, started, self)
+        run.started, run.writer = started, self
         try:
             try:
                 if greenlet is None:
@@ -329,6 +330,8 @@ class Worker:
         except BaseException as error:
             ended = self._stopped_by(run, error)
         else:
+            if value is None and run.pen is None:
+                return outcome.RETURNED  # what most tasks come to
             ended = self._ended_by(run, value)
         if run.pen is not None:
             run.pen.close()

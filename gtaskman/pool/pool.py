@@ -368,18 +368,15 @@ class Pool:
         """Take note of everything, refill the child, and only then wake whoever waits."""
         ended = worker.take_ended(frames, self._on_word)
         if ended:
-            self._on_ended_jobs(worker, ended)
+            self._after_jobs(worker)
+            self._listener.on_capacity()
+            self._listener.on_batch()
+            try:
+                self._settle(ended)
+            finally:
+                self._listener.on_batch_end(at_once=True)
         if worker.nonsense is not None:
             raise worker.nonsense
-
-    def _on_ended_jobs(self, worker: Worker, ended: list[End]) -> None:
-        self._after_jobs(worker)
-        self._listener.on_capacity()
-        self._listener.on_batch()
-        try:
-            self._settle(ended)
-        finally:
-            self._listener.on_batch_end(at_once=True)
 
     def _on_word(self, worker: Worker, frame: Frame) -> None:
         if frame.kind == messages.PROGRESS:

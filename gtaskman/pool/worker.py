@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import enum
+import functools
 import os
 import signal
 import time
@@ -96,8 +97,8 @@ class Worker:
             loop,
             limit,
             messages.TO_MANAGER,
-            lambda frames: on_frames(self, frames),
-            lambda error: on_gone(self, error),
+            functools.partial(on_frames, self),
+            functools.partial(on_gone, self),
             ref=False,
         )
         self.channel.start()

@@ -49,11 +49,11 @@ class InMemoryTaskStorage(TaskStorage):
         known = self._open.get(task_id)
         if known is None or (isinstance(known, Report) and known.revision >= report.revision):
             return False
-        if report.status.finished:
-            del self._open[task_id]
-            self._retain(report)
-        else:
+        if not report.status.finished:
             self._open[task_id] = report
+            return True
+        del self._open[task_id]
+        self._retain(report)
         return True
 
     def cancel(self, task_id: str, reason: str = "") -> Report | None:

@@ -176,10 +176,12 @@ class FrameReader:
         """Where the next bytes go. Bodies that were handed on before are invalid from here on."""
         if self._filling is not None:
             return self._filling.room()
+        if self._done == self._have:
+            self._have = self._done = 0
+            return self._view
         if self._done:
             rest = self._have - self._done
-            if rest:
-                self._kept[:rest] = bytes(self._view[self._done : self._have])
+            self._kept[:rest] = bytes(self._view[self._done : self._have])
             self._have, self._done = rest, 0
         return self._view[self._have :]
 
@@ -188,27 +190,17 @@ class FrameReader:
         if self._filling is not None:
             self._filling.advance(count)
             return self._filled()
-        self._have += count
-        return self._parse()
-
-    def _filled(self) -> list[Frame]:
-        filling = self._filling
-        if filling is None or not filling.full:
-            return []
-        self._filling = None
-        return [filling.frame()]
-
-    def _parse(self) -> list[Frame]:
         # The hot loop of both sides: one pass over what is there, no call per frame.
+        self._have += count
         frames: list[Frame] = []
         view, have, at = self._view, self._have, self._done
         unpack, header = HEADER.unpack_from, HEADER_SIZE
         append = frames.append
         new = tuple.__new__  # a quarter of what NamedTuple's own constructor takes
         while have - at >= header:
-            size, kind, flags, count, number = unpack(view, at)
+            size, kind, flags, many, number = unpack(view, at)
             start = at + header
-            if count or size > self._large:
+            if many or size > self._large:
                 taken = self._with_buffers(frames, at, have)
                 if taken == 0:
                     break
@@ -222,6 +214,13 @@ class FrameReader:
             at = end
         self._done = at
         return frames
+
+    def _filled(self) -> list[Frame]:
+        filling = self._filling
+        if filling is None or not filling.full:
+            return []
+        self._filling = None
+        return [filling.frame()]
 
     def _with_buffers(self, frames: list[Frame], at: int, have: int) -> int:
         """Parse a frame that is large or has buffers; gives how many bytes of it were taken."""

@@ -124,7 +124,7 @@ def test_values_go_by_name_only():
 CONTRADICTIONS = [
     ("min_processes", {"min_processes": 11}),
     ("min_processes", {"min_processes": 3, "max_processes": 2}),
-    ("prefetch", {"prefetch": 100}),
+    ("prefetch", {"prefetch": 1000}),
     ("prefetch", {"prefetch": 3, "max_prefetch": 2}),
     ("start_method", {"start_method": "forkserver"}),
     ("start_method", {"start_method": "fork", "background": True}),

@@ -57,7 +57,8 @@ def order(sent):
         # The kept buffer is read over before the order's turn comes.
         reader.room()[:] = bytes(len(reader.room()))
         if begin:
-            run.begin("tests.name", module.time.monotonic(), Writer(sent))
+            run.name, run.started = "tests.name", module.time.monotonic()
+            run.writer = Writer(sent)
         return run
 
     return make
