@@ -324,9 +324,13 @@ class TaskManager:
         if self._jobs.setdefault(task_id, job) is not job:
             raise DuplicateTaskError(task_id)
         if get_hub_if_exists() is self.hub:
-            self._accept(job)
+            try:
+                self._accept(job)
+            except BaseException:
+                self._jobs.pop(task_id, None)
+                raise
         else:
-            self._loop.run_callback_threadsafe(self._accept, job)
+            self._loop.run_callback_threadsafe(self._accept_for_other, job)
         if self._pending > self.config.max_pending_bytes:
             self._await_ebb()
         return handle
@@ -356,15 +360,13 @@ class TaskManager:
 
     def _accept(self, job: Job) -> None:
         """Take a job in; on our hub."""
-        if self._state is not _State.RUNNING:
-            job.stop_reason = STOPPED
-            self.on_stopped(job, 0.0, time.monotonic())
-            return
-        if not self.storage.follow(job):
-            job.told = True
-            self.storage.insert(job.first_report())
-        pool = self._pool
+        pool, storage = self._pool, self.storage
         assert pool is not None
+        if storage.follows:
+            storage.follow(job)
+        else:
+            job.told = True
+            storage.insert(job.first_report())
         idle = None if self._pumping or pool.broken else pool.first_idle()
         if idle is not None and self.queue.admit(job):
             # What assign() would say of a single task: it goes to a worker that is idle.
@@ -374,6 +376,18 @@ class TaskManager:
             self.queue.enqueue(job)
         if not self._keeper.active:
             self._keep_alive()
+
+    def _accept_for_other(self, job: Job) -> None:
+        """Take in a job that another thread has submitted, and has a handle of."""
+        if self._state is not _State.RUNNING:
+            job.stop_reason = STOPPED
+            self.on_stopped(job, 0.0, time.monotonic())
+            return
+        try:
+            self._accept(job)
+        except Exception as error:
+            log.exception("task %s could not be queued", job.id)
+            self._fail(job, f"it could not be queued: {type(error).__name__}: {error}")
 
     def _await_ebb(self) -> None:
         """Too much waits: so does whoever adds to it, unless that is a callback of a hub."""
@@ -425,7 +439,7 @@ class TaskManager:
             return
         self._pumping = True
         try:
-            sync, asyncs = self.queue.waiting()
+            sync, asyncs = self.queue.waiting() if self._pending or self.queue.shared else (0, 0)
             if not sync and not asyncs:
                 pool.rest()
                 return

@@ -15,6 +15,9 @@ from gtaskman.job import Job
 class TaskQueue(abc.ABC):
     """Where jobs wait for a worker, sync and async ones side by side, each kind in order."""
 
+    shared = True
+    """Whether others than one manager add to it; it is asked what waits, then, at every turn."""
+
     @abc.abstractmethod
     def on_available(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called whenever something new may be claimed; nobody polls."""

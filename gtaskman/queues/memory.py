@@ -13,6 +13,8 @@ from gtaskman.queues.base import TaskQueue
 class InMemoryTaskQueue(TaskQueue):
     """Jobs of this process, gone with it."""
 
+    shared = False
+
     def __init__(self) -> None:
         self._sync: collections.deque[Job] = collections.deque()
         self._async: collections.deque[Job] = collections.deque()

@@ -30,13 +30,15 @@ class TaskStorage(abc.ABC):
     def insert(self, report: Report) -> None:
         """Keep the first report of a task; whatever was kept under its id goes."""
 
-    def follow(self, task: Live) -> bool:  # noqa: ARG002 - for those who override it
+    follows = False
+    """Whether it can :meth:`follow` a task of its own process; else it is told each report."""
+
+    def follow(self, task: Live) -> None:
         """Keep a task instead of its first report, and ask it for the others when they are wanted.
 
-        Gives False, and has done nothing, if this storage must be told each of them. The last one
-        comes by :meth:`update` in any case.
+        The last one comes by :meth:`update` in any case.
         """
-        return False
+        self.insert(task.report())
 
     @abc.abstractmethod
     def update(self, report: Report) -> bool:

@@ -20,6 +20,8 @@ class InMemoryTaskStorage(TaskStorage):
     At most ``keep`` of those, with results of at most ``keep_bytes`` bytes together.
     """
 
+    follows = True
+
     def __init__(self, keep: int = 1000, keep_bytes: int = 64 * 1024 * 1024) -> None:
         self._keep = keep
         self._keep_bytes = keep_bytes
@@ -38,11 +40,10 @@ class InMemoryTaskStorage(TaskStorage):
         else:
             self._open[task_id] = report
 
-    def follow(self, task: Live) -> bool:
+    def follow(self, task: Live) -> None:
         if task.id in self._finished:
             self.delete(task.id)
         self._open[task.id] = task
-        return True
 
     def update(self, report: Report) -> bool:
         task_id = report.id
