@@ -17,7 +17,7 @@ for _each in (TESTS, TESTS / "process"):
 
 import worlds  # noqa: E402 - the path comes first
 
-import gtaskman  # noqa: E402
+import gtaskman  # noqa: E402 - likewise
 
 
 @pytest.fixture(params=worlds.WORLDS)

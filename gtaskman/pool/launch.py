@@ -76,6 +76,7 @@ def exec_python(code: str, fds: Sequence[int]) -> int:
     Its input is empty, its output ours, and it leads a process group, so that a Ctrl-C in a
     terminal reaches the application alone. Raises :class:`StartMethodError`.
     """
+    # What multiprocessing uses for the same end; typeshed does not know it.
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     argv = [sys.executable, *flags, "-c", code]
     # Moved out of the way first: 4 -> 3 must not overwrite a 3 that is still to go to 4.

@@ -18,7 +18,6 @@ def test_sizes_around_which_the_way_changes(world):
 
 @UNPATCHED
 def test_numpy_arrays_come_back_as_they_were(world):
-    pytest.importorskip("numpy")
     world.run(values.arrays)
 
 

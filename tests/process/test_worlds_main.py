@@ -158,7 +158,6 @@ except gtaskman.TaskTravelError as error:
 @pytest.mark.parametrize("way", ["-c", "stdin"])
 @pytest.mark.parametrize("start_method", START_METHODS)
 def test_typed_code_travels_with_cloudpickle(head, way, start_method, tmp_path):
-    pytest.importorskip("cloudpickle")
     text = head + TYPED.replace(
         "factor = 3", f"gtaskman.configure(start_method={start_method!r})\nfactor = 3"
     )

@@ -248,7 +248,6 @@ def test_an_exception_keeps_its_attributes():
 
 
 def test_lambdas_travel_with_cloudpickle():
-    pytest.importorskip("cloudpickle")
     offset = 3
     assert travel(lambda x: x + offset)(4) == 7
     function = travel_as_argument(lambda x: x * offset)
@@ -257,7 +256,6 @@ def test_lambdas_travel_with_cloudpickle():
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 def test_large_bytes_beside_a_lambda_keep_their_type(kind):
-    pytest.importorskip("cloudpickle")
     data = kind(b"x" * BESIDE)
     payload = encode_arguments((data, lambda: 5), {}, LIMIT)
     (received, function), _ = decode_arguments(*over_the_wire(payload))
@@ -342,7 +340,6 @@ def test_what_is_over_the_limit_is_refused_and_the_mend_is_named(value):
 
 
 def test_what_cloudpickle_made_is_under_the_limit_too():
-    pytest.importorskip("cloudpickle")
     data = "x" * 100_001
     with pytest.raises(PayloadError, match="max_frame"):
         encode_value(lambda: data, 100_000)

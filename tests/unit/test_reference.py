@@ -130,7 +130,6 @@ BY_PICKLE = {
 
 @pytest.mark.parametrize("make", {**BY_VALUE, **BY_PICKLE}.values(), ids={**BY_VALUE, **BY_PICKLE})
 def test_other_code_travels_by_value_with_cloudpickle(make):
-    pytest.importorskip("cloudpickle")
     made = refer(define(make()))
     assert made.value is not None
     assert resolve(made, None)(1) == 6
@@ -158,19 +157,16 @@ def test_without_cloudpickle_the_mend_is_named(make, monkeypatch):
 
 
 def test_with_cloudpickle_what_no_pickle_takes_is_refused_with_the_reason():
-    pytest.importorskip("cloudpickle")
     frame = sys._getframe()
     with pytest.raises(TaskTravelError, match=r"tests\.it.*frame.*top of a module"):
         refer(define(lambda: frame))
 
 
 def test_code_whose_name_leads_to_other_code_does_not_travel_by_that_name():
-    pytest.importorskip("cloudpickle")
     assert resolve(refer(define(wrapped_away)), None)(5) == 5
 
 
 def test_a_task_function_by_value_arrives_as_its_plain_function():
-    pytest.importorskip("cloudpickle")
 
     @task
     def inner(x):
@@ -258,7 +254,6 @@ def test_code_of_the_main_module_travels_by_name(tmp_path, started):
 
 
 def test_code_typed_into_a_console_travels_by_value():
-    pytest.importorskip("cloudpickle")
     script = """
         from gtaskman.reference import main_of_application, refer, resolve
         from gtaskman.task import Definition
