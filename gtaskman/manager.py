@@ -493,7 +493,7 @@ class TaskManager:
         """The task has written with its pen."""
         report = job.report()
         if job.told:
-            self.storage.update(report)
+            self._store(report)
         job.handle.tell(report)
         if self.events.callbacks:
             self._emit("task-progress", report)
@@ -502,6 +502,7 @@ class TaskManager:
         """Tasks have returned. A hot loop: once for every task."""
         jobs, settle, update = self._jobs, self.queue.settle, self.storage.update
         waited_for, listening = self._gathered, self.events.callbacks
+        before = len(jobs)
         for job, result, size, started, ended in completed:
             if jobs.pop(job.id, None) is None:
                 continue
@@ -517,7 +518,7 @@ class TaskManager:
             handle = job.handle
             if handle.settle(report):
                 waited_for.append(handle)
-        self._counts[TaskStatus.COMPLETED] += len(completed)
+        self._counts[TaskStatus.COMPLETED] += before - len(jobs)
         if not jobs:
             self._on_idle()
 
@@ -578,7 +579,7 @@ class TaskManager:
 
     def _tell_storage(self, job: Job) -> None:
         if job.told:
-            self.storage.update(job.report())
+            self._store(job.report())
 
     def _fail(self, job: Job, why: str) -> None:
         failure = Failure(FailureKind.CRASH, why)
@@ -604,14 +605,14 @@ class TaskManager:
                 handle.wake()
 
     def _store(self, report: Report) -> None:
-        """Keep a last report; a storage that is down holds no result back from its waiter."""
+        """Keep a report; a storage that is down holds up no task, nor its result's waiter."""
         try:
             self.storage.update(report)
         except Exception:
             self._log_unstored(report)
 
     def _log_unstored(self, report: Report) -> None:
-        log.exception("the last report of task %s could not be stored", report.id)
+        log.exception("a report of task %s could not be stored", report.id)
 
     def _on_idle(self) -> None:
         """Nothing is left to do."""
