@@ -728,9 +728,7 @@ class Pool:
         self._workers.pop(worker.number, None)
         if worker.pid is not None:
             self._by_pid.pop(worker.pid, None)
-        for relative in (worker.predecessor, worker.successor):
-            if relative is not None:
-                relative.successor = relative.predecessor = None
+        worker.unlink()
         worker.close()
         if self._closing and not self._workers:
             for latch in self._latches:

@@ -175,6 +175,13 @@ class Worker:
             except ProcessLookupError:
                 pass  # it has ended, which is seen elsewhere
 
+    def unlink(self) -> None:
+        """Leave the chain of those that replace one another: its neighbours keep their others."""
+        if self.predecessor is not None:
+            self.predecessor.successor = None
+        if self.successor is not None:
+            self.successor.predecessor = None
+
     def rss(self) -> int:
         """Its resident bytes now; 0 if it is gone."""
         try:
