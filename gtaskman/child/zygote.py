@@ -9,6 +9,7 @@ because the manager died, it kills them and goes.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import gc
 import os
 import posix
@@ -146,7 +147,8 @@ class Zygote:
 
     def _end(self) -> NoReturn:
         for pidfd in self._workers:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for pid in self._workers.values():
             posix.waitpid(pid, 0)
         os._exit(0)

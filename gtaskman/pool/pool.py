@@ -12,6 +12,7 @@ neither queues nor storages nor handles: it speaks to a listener, the manager.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
 import logging
@@ -309,7 +310,9 @@ class Pool:
         """A worker's process lives; READY follows."""
         worker = self._workers.get(number)
         if worker is None:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            # Nobody waits for it any more; it may even have ended already.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
             return
         worker.is_up(pid, pidfd, self._on_ended)

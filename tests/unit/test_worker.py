@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gevent
 import pytest
 
@@ -15,7 +17,7 @@ def chain():
     """Three workers, each of which is to take the place of the one before it."""
     loop = gevent.get_hub().loop
     workers = [Worker(at, loop, 1 << 20, lambda *_: None, lambda *_: None) for at in range(3)]
-    for old, new in zip(workers, workers[1:], strict=False):
+    for old, new in itertools.pairwise(workers):
         old.successor, new.predecessor = new, old
     yield workers
     for worker in workers:
