@@ -44,7 +44,6 @@ class Template:
             theirs.close()
         self.pidfd = os.pidfd_open(self.pid)
         self.ready = False
-        self.fit = True  # it may be asked to fork
         self.importing: str | None = None
         self.lost = False
         self.why = "the template that it was forked from has died"
