@@ -136,9 +136,9 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def _after_fork() -> None:
-    global _manager, _lock
+    global _manager
     _manager = None
-    _locks: dict[str, Any] = {}  # the one that guards the default manager, once it is needed
+    _locks.clear()  # another thread of the original may have held it
 
 
 def _at_exit() -> None:

@@ -190,7 +190,7 @@ class Worker:
     def _answer_ping(self, number: int, frame: FrameType | None) -> None:
         text = "".join(traceback.format_stack(frame)) if frame else self._stacks()
         jobs = len(self._inbox) + len(self._greenlets) + (1 if self._running else 0)
-        stack = messages.Stack(self._running, jobs, text)
+        stack = messages.Stack(os.getpid(), self._running, jobs, text)
         self._send(messages.PONG, number, messages.pack(stack))
         self._channel.flush()
 

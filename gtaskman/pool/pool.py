@@ -262,12 +262,12 @@ class Pool:
                 asking: tuple[Latch, list[Stack]] = (Latch(), [])
                 self._pongs[number] = asking
                 worker.ping(number)
-                asked.append((worker.pid, number, asking))
+                asked.append((number, asking))
         end = time.monotonic() + timeout
         found = {}
-        for pid, number, (latch, answers) in asked:
-            if latch.wait(max(0.0, end - time.monotonic())) and pid is not None:
-                found[pid] = answers[0].text
+        for number, (latch, answers) in asked:
+            if latch.wait(max(0.0, end - time.monotonic())):
+                found[answers[0].pid] = answers[0].text
             self._pongs.pop(number, None)
         return found
 
@@ -317,8 +317,6 @@ class Pool:
             return
         worker.is_up(pid, pidfd, self._on_ended)
         self._by_pid[pid] = worker
-        if worker.kill_reason is not None:
-            worker.kill(worker.kill_reason)
 
     def on_refused(self, number: int, why: str) -> None:
         """A worker could not be started."""

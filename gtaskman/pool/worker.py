@@ -92,6 +92,7 @@ class Worker:
         self._socket = ours
         self._theirs: tuple[int, int] | None = (theirs.detach(), page)
         self._ended: Any = None
+        self._due: list[int] = []  # signals for a process that is not known yet
         self.channel = Channel(
             ours.fileno(),
             loop,
@@ -150,6 +151,9 @@ class Worker:
         self.pid, self.pidfd = pid, pidfd
         self._ended = self._loop.io(pidfd, READ, ref=False)
         self._ended.start(on_ended, self)
+        for number in self._due:
+            self._signal(number)
+        self._due.clear()
 
     def become(self, state: State) -> None:
         """Move to ``state``."""
@@ -169,11 +173,14 @@ class Worker:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        if self.pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(self.pidfd, number)
-            except ProcessLookupError:
-                pass  # it has ended, which is seen elsewhere
+        if self.pidfd < 0:
+            # It may speak, and work, before the starter has told who it is.
+            self._due.append(number)
+            return
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass  # it has ended, which is seen elsewhere
 
     def unlink(self) -> None:
         """Leave the chain of those that replace one another: its neighbours keep their others."""

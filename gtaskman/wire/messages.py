@@ -121,6 +121,7 @@ class Fault(NamedTuple):
 class Stack(NamedTuple):
     """The body of PONG: what the worker was doing."""
 
+    pid: int
     running: int
     jobs: int
     text: str

@@ -69,7 +69,7 @@ def test_a_reply_comes_out_as_it_was_packed(kind, times, payload, buffers):
     [
         Fault("ValueError", "no", "Traceback ...", b"\x80pickled"),
         Fault(None, "", None, None),
-        Stack(5, 2, "in main"),
+        Stack(4711, 5, 2, "in main"),
         [1, 2, 3],
         ("tests.name", ("module", "path", None)),
     ],

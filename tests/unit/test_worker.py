@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 
 import gevent
 import pytest
@@ -39,3 +43,15 @@ def test_the_middle_of_the_chain_is_forgotten_by_both_its_neighbours(chain):
     second.unlink()
     assert first.successor is None
     assert third.predecessor is None
+
+
+def test_a_signal_for_a_process_that_is_not_known_yet_waits_for_it(chain):
+    # given a worker that is to be killed before its starter has told who it is
+    worker = chain[0]
+    worker.kill("the test says so")
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    # when it is known
+    worker.is_up(child.pid, os.pidfd_open(child.pid), lambda _: None)
+    # then it gets what it is due
+    assert child.wait(timeout=30) == -signal.SIGKILL
+    child.stdin.close()

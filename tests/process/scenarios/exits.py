@@ -73,6 +73,9 @@ def _spawn_and_wait(_):
 
 def by_fork():
     """os.fork and os.waitpid, as this world has them."""
+    # gevent takes up SIGCHLD only after its first fork, and waits for ever for a child that was
+    # faster (so it does without any of our workers): let it take it up now.
+    gevent.get_hub().loop.install_sigchld()
     codes = []
     for _ in range(TIMES):
         pid = os.fork()
