@@ -48,6 +48,8 @@ from gtaskman.wire.slate import Slate
 
 _FLUSH_AFTER = 200e-6  # seconds for which results of tiny tasks are gathered into one write
 
+_LINGER = 100e-6  # seconds for which the next order is looked for before the worker sleeps
+
 _NO_ARGUMENTS: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 _ENDED_BY = {
     Why.CANCELLED: Ended.CANCELLED,
@@ -102,6 +104,7 @@ class Worker:
         self._bell_frame: FrameType | None = None  # where the doorbell found the running task
         self._ending = False
         self._flushed = 0.0
+        self._brisk = False  # orders follow at once
 
     # --- life
 
@@ -127,9 +130,27 @@ class Worker:
         if self._inbox or self._ending:
             return
         self._slate.end()
+        if self._brisk and not self._greenlets and self._linger():
+            return
+        since = time.monotonic()
         self._parked = True
         self._hub.switch()
         self._parked = False
+        self._brisk = time.monotonic() - since < _LINGER
+
+    def _linger(self) -> bool:
+        """Look for the next order a moment longer; whether it came.
+
+        Falling asleep and waking costs more than a tiny task. Done only while orders have been
+        following at once, so that a worker that is left alone sleeps.
+        """
+        read, end = self._channel.read, time.monotonic() + _LINGER
+        while time.monotonic() < end:
+            read()
+            if self._inbox or self._greenlets or self._ending:
+                return True
+        self._brisk = False
+        return False
 
     def _on_readable(self) -> None:
         """The pipe has something; in the hub, as the last thing of this callback."""
