@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gtaskman._version import __version__
+from gtaskman.backoff import Backoff
 from gtaskman.config import Configuration
 from gtaskman.context import Current, current
 from gtaskman.default import cancel, configure, map, report, shutdown, start, stats, submit
@@ -22,6 +23,7 @@ from gtaskman.errors import (
     Cancelled,
     ConfigurationError,
     DuplicateTaskError,
+    EnvelopeError,
     ForkedManagerError,
     FrameError,
     FrameTooLarge,
@@ -29,10 +31,13 @@ from gtaskman.errors import (
     MainGuardError,
     ManagerStopped,
     PayloadError,
+    ServerError,
+    ServerUnavailable,
     SoftTimeout,
     StartMethodError,
     TaskCancelled,
     TaskDefinitionError,
+    TaskExpired,
     TaskFailed,
     TaskOptionError,
     TaskTimedOut,
@@ -45,18 +50,25 @@ from gtaskman.report import Failure, FailureKind, Progress, Report, TaskStatus
 from gtaskman.task import AsyncTask, Task, TaskFunction, task
 
 if TYPE_CHECKING:
+    from gtaskman.client import Client
+    from gtaskman.envelope import Keyring
     from gtaskman.handle import TaskHandle
     from gtaskman.manager import TaskManager
     from gtaskman.queues import InMemoryTaskQueue, TaskQueue
+    from gtaskman.queues.redis import RedisTaskQueue
     from gtaskman.storages import InMemoryTaskStorage, TaskStorage
+    from gtaskman.storages.redis import RedisTaskStorage
 
 __all__ = [
     "AsyncTask",
+    "Backoff",
     "Cancelled",
+    "Client",
     "Configuration",
     "ConfigurationError",
     "Current",
     "DuplicateTaskError",
+    "EnvelopeError",
     "Failure",
     "FailureKind",
     "ForkedManagerError",
@@ -65,16 +77,22 @@ __all__ = [
     "GTaskmanError",
     "InMemoryTaskQueue",
     "InMemoryTaskStorage",
+    "Keyring",
     "MainGuardError",
     "ManagerStopped",
     "PayloadError",
     "Progress",
+    "RedisTaskQueue",
+    "RedisTaskStorage",
     "Report",
+    "ServerError",
+    "ServerUnavailable",
     "SoftTimeout",
     "StartMethodError",
     "Task",
     "TaskCancelled",
     "TaskDefinitionError",
+    "TaskExpired",
     "TaskFailed",
     "TaskFunction",
     "TaskHandle",
@@ -103,8 +121,12 @@ __all__ = [
 
 # Whoever only defines tasks, a worker for one, never loads the manager.
 _ON_DEMAND = {
+    "Client": "gtaskman.client",
     "InMemoryTaskQueue": "gtaskman.queues",
     "InMemoryTaskStorage": "gtaskman.storages",
+    "Keyring": "gtaskman.envelope",
+    "RedisTaskQueue": "gtaskman.queues.redis",
+    "RedisTaskStorage": "gtaskman.storages.redis",
     "TaskHandle": "gtaskman.handle",
     "TaskManager": "gtaskman.manager",
     "TaskQueue": "gtaskman.queues",

@@ -60,6 +60,8 @@ class Configuration:
     """Waiting tasks (payload and 1 KiB each) above which ``submit`` waits."""
     max_frame: int = 1024 * MIB
     """The largest message, and so the largest argument or result."""
+    max_result: int = MIB
+    """The largest result that goes to a server, to be fetched from there."""
 
     # --- how tasks are stopped
     kill_grace: float = 2.0
@@ -77,9 +79,9 @@ class Configuration:
 
     # --- what is remembered
     keep_finished: int = 1000
-    """Reports of finished tasks that the in-memory storage keeps."""
+    """Reports of finished tasks that the in-memory storage keeps, and dead letters of its queue."""
     keep_bytes: int = 64 * MIB
-    """Bytes of results that the in-memory storage keeps."""
+    """Bytes of results that the in-memory storage keeps, and of the arguments of dead letters."""
 
     def __init__(self, *args: Any, **values: Any) -> None:
         if args:
@@ -155,6 +157,7 @@ _LOWEST: dict[str, float] = {
     "max_prefetch": 1,
     "max_pending_bytes": 1,
     "max_frame": MIB,
+    "max_result": 1024,
     "kill_grace": 0,
     "stop_timeout": 0,
     "max_crashes": 1,

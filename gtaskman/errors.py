@@ -57,15 +57,31 @@ class PayloadError(GTaskmanError):
     """Raised when an argument or a result cannot be encoded, decoded, or is over the limit."""
 
 
-class DuplicateTaskError(GTaskmanError):
-    """Raised by ``submit`` when a task with this id is waiting or running already."""
+class EnvelopeError(PayloadError):
+    """Raised when an envelope that came from a server is not to be opened; the text says why."""
 
-    def __init__(self, task_id: str) -> None:
-        super().__init__(
-            f"a task with the id {task_id!r} is waiting or running already;"
-            " wait for it, cancel it, or leave the id out to get a fresh one"
-        )
+
+class DuplicateTaskError(GTaskmanError):
+    """Raised by ``submit`` when a task with this id, or this unique key, waits or runs already.
+
+    ``id`` is the id of the one that does; ``key`` is the unique key that it holds, or None if it
+    was the id that is not free.
+    """
+
+    def __init__(self, task_id: str, key: str | None = None) -> None:
+        if key is None:
+            what = (
+                f"a task with the id {task_id!r} is waiting or running already;"
+                " wait for it, cancel it, or leave the id out to get a fresh one"
+            )
+        else:
+            what = (
+                f"the unique key {key!r} belongs to task {task_id!r}, which is waiting or running"
+                " already; wait for it, cancel it, or give another key"
+            )
+        super().__init__(what)
         self.id = task_id
+        self.key = key
 
 
 class MainGuardError(GTaskmanError):
@@ -93,6 +109,24 @@ class WouldBlockError(GTaskmanError):
 
 class WaitTimeout(GTaskmanError, TimeoutError):
     """Raised when *the wait* for a task is over. The task itself goes on."""
+
+
+# --- the Redis server ----------------------------------------------------------------------------
+
+
+class ServerUnavailable(GTaskmanError):
+    """Raised when the server stayed away for longer than the caller's patience.
+
+    What was asked may have been done or not.
+    """
+
+
+class ServerError(GTaskmanError):
+    """Raised when the server answered with an error. ``code`` is its first word: ``"WRONGTYPE"``."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 # --- the wire ------------------------------------------------------------------------------------
@@ -148,6 +182,10 @@ class WorkerCrashed(TaskFailed):
 
 class TaskTimedOut(TaskFailed):
     """Raised by ``TaskHandle.get`` when the task ran longer than its own time limit."""
+
+
+class TaskExpired(TaskFailed):
+    """Raised by ``TaskHandle.get`` when the task had not started within its ``ttl``."""
 
 
 class TaskCancelled(GTaskmanError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gtaskman.errors import (
     RemoteTraceback,
     TaskCancelled,
+    TaskExpired,
     TaskFailed,
     TaskTimedOut,
     WaitTimeout,
@@ -29,6 +30,7 @@ _FAILURES = {
     FailureKind.ERROR: TaskFailed,
     FailureKind.CRASH: WorkerCrashed,
     FailureKind.TIMEOUT: TaskTimedOut,
+    FailureKind.EXPIRED: TaskExpired,
 }
 
 
@@ -54,9 +56,10 @@ class TaskHandle(Latch):
     def get(self, timeout: float | None = None) -> Any:
         """The task's result; waits for it at most ``timeout`` seconds (for ever if None).
 
-        Raises :class:`TaskFailed` or its subclasses :class:`WorkerCrashed` and
-        :class:`TaskTimedOut` if the task failed, :class:`TaskCancelled` if it was cancelled, and
-        ``TimeoutError`` if the wait is over before the task is, which goes on.
+        Raises :class:`TaskFailed` or its subclasses :class:`WorkerCrashed`,
+        :class:`TaskTimedOut` and :class:`TaskExpired` if the task failed, :class:`TaskCancelled`
+        if it was cancelled, and ``TimeoutError`` if the wait is over before the task is, which
+        goes on.
         """
         if not self._opened and not self.wait(timeout):
             raise WaitTimeout(

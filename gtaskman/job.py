@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtaskman.report import DEFAULT_TARGET, Failure, Report, TaskStatus
 from gtaskman.task import Definition
+from gtaskman.terms import DEFAULT, Terms
 from gtaskman.wire.messages import Why
 from gtaskman.wire.payload import Payload
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # What lies between the monotonic clock, on which workers tell times, and the wall clock.
 _EPOCH = time.time() - time.monotonic()
+_COMPLETED = TaskStatus.COMPLETED  # a member is slow to look up in its class
 OVERHEAD = 1024  # bytes that a waiting task takes beside its payload, roughly
 
 
@@ -30,7 +32,8 @@ class Job:
     number = 0  # this run's, on the pipe; 0 while it is in no worker
     worker: Worker | None = None
     attempt = 1
-    crashes = 0
+    crashes = 0  # workers, and managers, that have died under it
+    losses = 0  # of these, managers: attempts that no retry is spent on
     revision = 0
     flags = 0  # messages.CHUNK for a chunk of a map
     completed: float = 0
@@ -43,6 +46,12 @@ class Job:
     withdrawn = False  # cancelled while it waited: whoever finds it in a queue drops it
     told = False  # the storage is told its reports; else it asks for them
     processing = False  # everybody has been told that it runs
+    terms: Terms = DEFAULT
+    unique = ""  # the key that it holds while it waits or runs
+    place = 0  # in the order of its queue, which gives it
+    ready_at = 0.0  # monotonic: it waits for this moment first
+    start_by = 0.0  # monotonic: it fails as expired if it has not started by then; 0 for never
+    late = False  # it has not, and is stopped for that
 
     cost = OVERHEAD  # bytes of memory that it takes while it waits
     handle: TaskHandle
@@ -54,6 +63,14 @@ class Job:
         self.created_at = time.time()
         if payload.body:
             self.cost = OVERHEAD + (payload.size if payload.buffers else len(payload.body))
+
+    def put_under(self, terms: Terms, unique: str) -> None:
+        """Wait under these terms, from now on; ``unique`` is the key that follows from them."""
+        self.terms, self.unique = terms, unique
+        now = time.monotonic()
+        wait = terms.wait(time.time())
+        self.ready_at = now + wait if wait else 0.0
+        self.start_by = now + wait + terms.ttl if terms.ttl else 0.0
 
     @property
     def running(self) -> bool:
@@ -109,6 +126,12 @@ class Job:
         self.processing = False
         self.completed, self.target, self.message = 0, DEFAULT_TARGET, ""
 
+    def try_again(self) -> None:
+        """Its next attempt follows. It has started in time, whatever becomes of that."""
+        self.attempt += 1
+        self.start_by, self.late = 0.0, False
+        self.begin_again()
+
     def completed_report(self, result: Any, size: int, started: float, ended: float) -> Report:
         """Its last report: it returned ``result``. Times are monotonic, as the worker told them."""
         self.revision += 1
@@ -118,7 +141,7 @@ class Job:
             self.id,
             definition.name,
             definition.kind,
-            TaskStatus.COMPLETED,
+            _COMPLETED,
             self.created_at,
             self.message,
             self.target,
@@ -132,6 +155,10 @@ class Job:
             self.revision,
             size,
         )
+
+    def full(self, report: Report) -> Report:
+        """For subclasses: the last report with its result, for those who listen to events."""
+        return report
 
     def failed_report(self, failure: Failure, started: float | None, ended: float) -> Report:
         """Its last report: it failed."""

@@ -3,6 +3,7 @@
 ::
 
     submit -> queue -> on_capacity: plan, claim, dispatch -> pool
+                 ^-- _on_due: what time has changed
     handle <- events, storage <- _finish <- on_completed, on_failed, on_stopped <- pool
 
 All of it happens on one hub: that of the thread that starts the manager, or one of its own
@@ -14,6 +15,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
+import random
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -48,6 +50,8 @@ from gtaskman.queues import TaskQueue
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages import TaskStorage
 from gtaskman.task import Definition, Task, TaskFunction, fresh_id
+from gtaskman.terms import DEFAULT, Terms
+from gtaskman.timetable import Timetable
 from gtaskman.wire import messages
 from gtaskman.wire.messages import Why
 from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
@@ -67,12 +71,15 @@ _EVENTS = {
 }
 
 
-class _State(enum.Enum):
+class State(enum.Enum):
     NEW = enum.auto()  # start() moves it on
     RUNNING = enum.auto()  # takes tasks; stop() moves it on
     STOPPING = enum.auto()  # takes none, finishes or cancels what it has
     STOPPED = enum.auto()  # final: every handle is settled, every worker gone
     FORKED = enum.auto()  # final: a copy in a fork of the process that it belongs to
+
+
+_RUNNING = State.RUNNING  # a member is slow to look up in its class
 
 
 class TaskManager:
@@ -94,10 +101,11 @@ class TaskManager:
         self.storage = storages.connect(storage, self.config)
         self.pid = os.getpid()
         self.events = Events()
-        self._state = _State.NEW
+        self._state = State.NEW
         self.hub: Any = None  # the one that it lives on; None before its start and in a fork
         self._loop: Any = None
         self._pool: Pool | None = None
+        self._timetable: Timetable | None = None
         self._keeper: Any = None  # keeps the loop alive while there are tasks, and only then
         self._jobs: dict[str, Job] = {}
         self._definitions = Definitions()
@@ -117,9 +125,26 @@ class TaskManager:
         self._stopped = Latch()
         self._gone = Latch()  # the thread of a manager in the background has ended
         self._asked = self._answered = 0.0  # by other threads, whether our hub runs
-        self.queue.on_available(self._on_available)
+        self._line = self._make_line()
+        self._archive = self.storage  # who is told of each report
+        self._line.configure(self.config)
+        self._line.on_available(self._on_available)
 
     # --- life
+
+    def __new__(
+        cls, queue: TaskQueue | str = "memory://", *_args: Any, **_more: Any
+    ) -> TaskManager:
+        # A queue on a server is worked off in another way: by a manager of another make.
+        if cls is TaskManager and queues.is_remote(queue):
+            from gtaskman.shared import SharedManager
+
+            return object.__new__(SharedManager)
+        return object.__new__(cls)
+
+    def _make_line(self) -> TaskQueue:
+        """For subclasses: where jobs are taken from, and where they are said to have ended."""
+        return self.queue
 
     def start(self) -> TaskManager:
         """Start the workers that are always there; returns at once. A second start does nothing.
@@ -127,7 +152,7 @@ class TaskManager:
         Raises :class:`StartMethodError` where workers cannot be started at all, and
         :class:`ManagerStopped` after a stop.
         """
-        if self._state is _State.RUNNING:
+        if self._state is State.RUNNING:
             return self
         refuse_at_import()
         self._check_usable()
@@ -141,8 +166,9 @@ class TaskManager:
         self.hub = get_hub()
         self._loop = self.hub.loop
         self._pool = Pool(self.config, self._loop, self)
+        self._timetable = Timetable(self._loop, self._line, self._on_due, self._on_late)
         self._keeper = self._loop.async_()
-        self._state = _State.RUNNING
+        self._state = State.RUNNING
         _running.add(self)
         self._pool.start()
         if not self.config.min_processes:
@@ -180,10 +206,10 @@ class TaskManager:
         ``Configuration.stop_timeout``. A manager that was never started, or stopped before, is no
         error.
         """
-        if self._state is _State.NEW:
-            self._state = _State.STOPPED
+        if self._state is State.NEW:
+            self._state = State.STOPPED
             self._stopped.open()
-        if self._state in (_State.STOPPED, _State.FORKED):
+        if self._state in (State.STOPPED, State.FORKED):
             return
         seconds = self.config.stop_timeout if timeout is None else timeout
         if self._is_here():
@@ -198,8 +224,8 @@ class TaskManager:
     def _begin_stop(self, seconds: float) -> None:
         """Stop in a greenlet that nobody else can kill; a second call may shorten its time."""
         self._stop_at = min(self._stop_at, time.monotonic() + seconds)
-        if self._state is _State.RUNNING:
-            self._state = _State.STOPPING
+        if self._state is State.RUNNING:
+            self._state = State.STOPPING
             self._keep_alive()
             if self._ebb is not None:
                 self._ebb.open()  # whoever waits to submit has been told too late
@@ -208,21 +234,38 @@ class TaskManager:
             self._drained.open()
 
     def _stop_in_order(self) -> None:
-        pool = self._pool
+        pool, timetable = self._pool, self._timetable
         assert pool is not None
+        assert timetable is not None
+        self._begin_drain()
         if not self._drain():
             for job in list(self._jobs.values()):
-                self._cancel_here(job, STOPPED)
+                self._give_up(job)
             self._stop_at = time.monotonic() + self.config.kill_grace
             self._drain()
         pool.close(self.config.kill_grace)
-        for job in list(self._jobs.values()):
-            job.stop_reason = STOPPED
-            self.on_stopped(job, 0.0, time.monotonic())
-        self._state = _State.STOPPED
+        self._end()
+        timetable.close()
+        self._state = State.STOPPED
         _running.discard(self)
         self._keeper.close()
         self._stopped.open()
+
+    def _end(self) -> None:
+        """Nothing runs any more: settle what is left."""
+        for job in list(self._jobs.values()):
+            job.stop_reason = STOPPED
+            self.on_stopped(job, 0.0, time.monotonic())
+
+    def _give_up(self, job: Job) -> None:
+        """It has not ended in time, and we are to stop."""
+        self._cancel_here(job, STOPPED)
+
+    def _begin_drain(self) -> None:
+        """Cancel what waits and cannot begin before we stop: nobody need wait for it."""
+        for job in list(self._jobs.values()):
+            if not job.claimed and (self._line.paused or job.ready_at > self._stop_at):
+                self._cancel_here(job, STOPPED)
 
     def _drain(self) -> bool:
         """Wait until nothing is left to do, or it is time to stop; whether nothing is left."""
@@ -245,17 +288,19 @@ class TaskManager:
 
     def _check_usable(self) -> None:
         self.home()
-        if self._state in (_State.STOPPING, _State.STOPPED):
+        if self._state in (State.STOPPING, State.STOPPED):
             raise ManagerStopped("this manager was stopped and takes no more tasks: make a new one")
 
     def forget(self) -> None:
         """In a fork of the process: be a mere copy, and disturb the original in nothing."""
-        self._state = _State.FORKED
+        self._state = State.FORKED
         self.hub = None
         self._pump_due = True  # a pump that was scheduled, or will be, finds nothing to do
         if self._pool is not None:
             self._keeper.stop()
             self._pool.forget()
+        if self._timetable is not None:
+            self._timetable.close()
 
     # --- submitting
 
@@ -269,7 +314,7 @@ class TaskManager:
         """
         if type(task) is TaskFunction:
             task.check(args, kwargs)
-            return self._submit(fresh_id(), task.definition, args, kwargs)
+            return self._submit(fresh_id(), task.definition, args, kwargs, task.terms)
         if isinstance(task, Task):
             if args or kwargs:
                 raise TaskOptionError(
@@ -277,9 +322,11 @@ class TaskManager:
                     " without further arguments",
                     task.definition.name,
                 )
-            return self._submit(task.id, task.definition, *task.arguments())
+            return self._submit(task.id, task.definition, *task.arguments(), task.terms)
         definition, carried = self._definitions.of(task)
-        return self._submit(fresh_id(), definition, carried + args if carried else args, kwargs)
+        if carried:
+            args = carried + args
+        return self._submit(fresh_id(), definition, args, kwargs, definition.terms)
 
     def map(
         self,
@@ -299,10 +346,16 @@ class TaskManager:
         """
         return mapping.run(self, function, iterable, chunksize, ordered)
 
+    @property
+    def parallel(self) -> int:
+        """How many workers there may be."""
+        return self.config.max_processes
+
     def submit_chunk(self, function: Any, items: list[Any]) -> TaskHandle:
         """Submit one chunk of a :meth:`map`: the function is called with each of ``items``."""
         definition, carried = self._definitions.of(function)
-        return self._submit(fresh_id(), definition, (*carried, items), {}, messages.CHUNK)
+        terms = function.terms if isinstance(function, TaskFunction) else DEFAULT
+        return self._submit(fresh_id(), definition, (*carried, items), {}, terms, messages.CHUNK)
 
     def _submit(
         self,
@@ -310,9 +363,10 @@ class TaskManager:
         definition: Definition,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        terms: Terms,
         flags: int = 0,
     ) -> TaskHandle:
-        if self._state is not _State.RUNNING:
+        if self._state is not _RUNNING:
             self.start()
         if definition.number not in self._known:
             self._make_known(definition)
@@ -320,10 +374,14 @@ class TaskManager:
         job = Job(task_id, definition, payload)
         if flags:
             job.flags = flags
+        if terms is not DEFAULT:
+            job.put_under(terms, definition.unique_key(terms.unique, args, kwargs))
         handle = job.handle = TaskHandle(job, self)
         if self._jobs.setdefault(task_id, job) is not job:
             raise DuplicateTaskError(task_id)
-        if get_hub_if_exists() is self.hub:
+        if terms is not DEFAULT:
+            self._submit_under_terms(job)
+        elif get_hub_if_exists() is self.hub:
             try:
                 self._accept(job)
             except BaseException:
@@ -360,38 +418,70 @@ class TaskManager:
 
     def _accept(self, job: Job) -> None:
         """Take a job in; on our hub."""
-        pool, storage = self._pool, self.storage
+        pool = self._pool
         assert pool is not None
+        storage = self._archive
         if storage.follows:
             storage.follow(job)
         else:
             job.told = True
             storage.insert(job.first_report())
         idle = None if self._pumping or pool.broken else pool.first_idle()
-        if idle is not None and self.queue.admit(job):
+        if idle is not None and self._line.admit(job):
             # What assign() would say of a single task: it goes to a worker that is idle.
             pool.hand(idle, (job,))
         else:
             self._pending += job.cost
-            self.queue.enqueue(job)
+            self._line.enqueue(job)
         if not self._keeper.active:
             self._keep_alive()
 
+    def _submit_under_terms(self, job: Job) -> None:
+        """Take in a job that has terms of its own."""
+        try:
+            if job.unique:
+                # Its key may be taken: its submitter is to know, on whichever thread.
+                self._at_home(lambda: self._accept_unique(job))
+            elif self._is_here():
+                self._accept_under_terms(job)
+            else:
+                self._loop.run_callback_threadsafe(self._accept_for_other, job)
+        except BaseException:
+            self._jobs.pop(job.id, None)
+            raise
+
+    def _accept_under_terms(self, job: Job) -> None:
+        self._accept(job)
+        self._mind_time()
+
+    def _accept_unique(self, job: Job) -> None:
+        if self._state is not State.RUNNING:
+            raise ManagerStopped(STOPPED)
+        if self._jobs.get(job.id) is not job:
+            return  # its submitter has given up waiting for us
+        pending = self._pending
+        try:
+            self._accept_under_terms(job)
+        except DuplicateTaskError:
+            self._pending = pending
+            self._archive.delete(job.id)
+            raise
+
     def _accept_for_other(self, job: Job) -> None:
         """Take in a job that another thread has submitted, and has a handle of."""
-        if self._state is not _State.RUNNING:
+        if self._state is not State.RUNNING:
             job.stop_reason = STOPPED
             self.on_stopped(job, 0.0, time.monotonic())
             return
         try:
-            self._accept(job)
+            self._accept_under_terms(job)
         except Exception as error:
             log.exception("task %s could not be queued", job.id)
             self._fail(job, f"it could not be queued: {type(error).__name__}: {error}")
 
     def _await_ebb(self) -> None:
         """Too much waits: so does whoever adds to it, unless that is a callback of a hub."""
-        while self._pending > self.config.max_pending_bytes and self._state is _State.RUNNING:
+        while self._pending > self.config.max_pending_bytes and self._state is State.RUNNING:
             if getcurrent() is get_hub_if_exists():
                 return
             ebb = self._ebb
@@ -435,12 +525,13 @@ class TaskManager:
     def on_capacity(self) -> None:
         """There may be room for more, or more to do: move what waits to where it can run."""
         pool = self._pool
-        if self._pumping or pool is None or self._state is _State.FORKED:
+        if self._pumping or pool is None or self._state is State.FORKED:
             return
         self._pumping = True
         try:
-            sync, asyncs = self.queue.waiting() if self._pending or self.queue.shared else (0, 0)
-            if not sync and not asyncs:
+            queue = self._line
+            sync, asyncs = queue.waiting() if self._pending or queue.shared else (0, 0)
+            if (not sync and not asyncs) or queue.paused:
                 pool.rest()
                 return
             plan = pool.plan(sync, asyncs)
@@ -456,13 +547,41 @@ class TaskManager:
 
     def _claim(self, sync: int, asyncs: int) -> list[Job]:
         """Take so many out of the queue; those that no worker can run fail here."""
-        jobs = self.queue.claim(sync, asyncs)
+        jobs = self._line.claim(sync, asyncs)
         for job in jobs:
             self._pending -= job.cost
+            if job.start_by:
+                self._watch(job)
         if self._ebb is not None:
             self._lessen(0)
         assert self._pool is not None
         return self._without_broken(jobs) if self._pool.broken else jobs
+
+    def _watch(self, job: Job) -> None:
+        assert self._timetable is not None
+        self._timetable.watch(job)
+
+    def _mind_time(self) -> None:
+        assert self._timetable is not None
+        self._timetable.mind()
+
+    def _on_due(self) -> None:
+        """Time has changed something in the queue."""
+        for job in self._line.expired():
+            self._lessen(job.cost)
+            self._expire(job, time.monotonic())
+        self.on_capacity()
+
+    def _on_late(self, job: Job) -> None:
+        """It is in a worker, but behind another one, and was to have begun by now."""
+        if self._jobs.get(job.id) is job:
+            assert self._pool is not None
+            job.late = True
+            self._pool.cancel(job, Why.CANCELLED)
+
+    def _expire(self, job: Job, ended: float) -> None:
+        failure = Failure(FailureKind.EXPIRED, f"it had not started within {job.terms.ttl:g} s")
+        self._finish(job, job.failed_report(failure, None, ended), None)
 
     def _lessen(self, cost: int) -> None:
         """So many bytes of tasks wait no more: whoever waited for that may go on."""
@@ -500,7 +619,7 @@ class TaskManager:
 
     def on_completed(self, completed: list[Completion]) -> None:
         """Tasks have returned. A hot loop: once for every task."""
-        jobs, settle, update = self._jobs, self.queue.settle, self.storage.update
+        jobs, settle, update = self._jobs, self._line.settle, self._archive.update
         waited_for, listening = self._gathered, self.events.callbacks
         before = len(jobs)
         for job, result, size, started, ended in completed:
@@ -508,13 +627,15 @@ class TaskManager:
                 continue
             job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
             report = job.completed_report(result, size, started, ended)
-            settle(job)
+            settle(job, report)
             try:
                 update(report)
             except Exception:
                 self._log_unstored(report)
+            if job.terms is not DEFAULT:
+                self._limit_report(job)
             if listening:
-                self._emit("task-completed", report)
+                self._emit("task-completed", job.full(report))
             handle = job.handle
             if handle.settle(report):
                 waited_for.append(handle)
@@ -523,7 +644,10 @@ class TaskManager:
             self._on_idle()
 
     def on_stopped(self, job: Job, started: float, ended: float) -> None:
-        """The task was cancelled."""
+        """The task was cancelled, or came too late."""
+        if job.late:
+            self._expire(job, ended)
+            return
         self._finish(job, job.cancelled_report(started or None, ended), None)
 
     def on_failed(
@@ -531,12 +655,7 @@ class TaskManager:
     ) -> None:
         """The task has failed: it tries again, or that was it."""
         if self._may_try_again(job, failure):
-            job.attempt += 1
-            job.begin_again()
-            self._pending += job.cost
-            self._tell_storage(job)
-            self.queue.retry(job)
-            self._on_available()
+            self._retry_later(job, job.definition.backoff.delay(job.attempt, random.random()))
             return
         if job.crashes > 1:
             failure = msgspec.structs.replace(
@@ -546,28 +665,37 @@ class TaskManager:
             )
         self._finish(job, job.failed_report(failure, started or None, ended), exception)
 
+    def _retry_later(self, job: Job, wait: float) -> None:
+        job.try_again()
+        self._pending += job.cost
+        self._tell_storage(job)
+        self._line.retry(job, wait)
+        self._mind_time() if wait else self._on_available()
+
     def _may_try_again(self, job: Job, failure: Failure) -> bool:
         definition = job.definition
         most = definition.max_crashes or self.config.max_crashes
         if failure.kind is FailureKind.CRASH and job.crashes >= most:
             return False
-        return job.attempt <= definition.retries and self._state is _State.RUNNING
+        return job.attempt - job.losses <= definition.retries and self._state is State.RUNNING
 
     def on_returned(self, jobs: list[Job]) -> None:
         """They wait again."""
-        if self._state is _State.STOPPED:
+        if self._state is State.STOPPED:
             return
         for job in jobs:
             self._pending += job.cost
             self._tell_storage(job)
-        self.queue.refund(jobs)
+        self._line.refund(jobs)
+        if any(job.start_by for job in jobs):
+            self._mind_time()
 
     def on_unable(self, why: str) -> None:
         """Workers cannot be started: who waits for one must not wait for ever."""
         assert self._pool is not None
         broken = self._pool.broken
         kept = []
-        for job in self.queue.drop():
+        for job in self._line.drop():
             self._lessen(job.cost)
             if broken and job.definition.module not in broken:
                 kept.append(job)
@@ -575,7 +703,7 @@ class TaskManager:
                 self._fail(job, why)
         for job in kept:
             self._pending += job.cost
-            self.queue.enqueue(job)
+            self._line.enqueue(job)
 
     def _tell_storage(self, job: Job) -> None:
         if job.told:
@@ -589,9 +717,10 @@ class TaskManager:
         """A task has come to its end: once, and everybody is told."""
         if self._jobs.pop(job.id, None) is None:
             return
+        self._line.settle(job, report)
         job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
-        self.queue.settle(job)
         self._store(report)
+        self._limit_report(job)
         self._counts[report.status] += 1
         if self.events.callbacks:
             self._emit(_EVENTS[report.status], report)
@@ -607,9 +736,17 @@ class TaskManager:
     def _store(self, report: Report) -> None:
         """Keep a report; a storage that is down holds up no task, nor its result's waiter."""
         try:
-            self.storage.update(report)
+            self._archive.update(report)
         except Exception:
             self._log_unstored(report)
+
+    def _limit_report(self, job: Job) -> None:
+        """Have its last report kept for as long as it is to be."""
+        if job.terms.result_ttl is not None:
+            try:
+                self._archive.expire(job.id, job.terms.result_ttl)
+            except Exception:
+                log.exception("the storage does not know how long to keep task %s", job.id)
 
     def _log_unstored(self, report: Report) -> None:
         log.exception("a report of task %s could not be stored", report.id)
@@ -646,10 +783,7 @@ class TaskManager:
         job = self._jobs.get(task_id)
         if job is None:
             return False
-        why = reason or ""
-        if self._is_here():
-            return self._cancel_here(job, why)
-        return self._in_hub(lambda: self._cancel_here(job, why))
+        return self._at_home(lambda: self._cancel_here(job, reason or ""))
 
     def _cancel_here(self, job: Job, reason: str) -> bool:
         if self._jobs.get(job.id) is not job:
@@ -659,11 +793,47 @@ class TaskManager:
             assert self._pool is not None
             self._pool.cancel(job, Why.CANCELLED)
             return True
-        if self.queue.cancel(job.id) is not None:
+        if self._line.cancel(job.id) is not None:
             self._lessen(job.cost)
             self.on_stopped(job, 0.0, time.monotonic())
             return True
         return False
+
+    def pause(self) -> None:
+        """Begin no more tasks until :meth:`resume`: those in workers go on, all others wait."""
+        self._at_home(self._line.pause)
+
+    def resume(self) -> None:
+        """Begin tasks again."""
+        self._at_home(self._line.resume)
+
+    def dead(self, offset: int = 0, limit: int = 50) -> list[Report]:
+        """The last reports of tasks that failed for good, the newest last: the dead letters."""
+        return self._line.dead(offset, limit)
+
+    def retry(self, task_id: str) -> TaskHandle | None:
+        """Send a dead task back: it waits once more, under its id, with attempt 1.
+
+        Gives its new handle (the old one has ended), or None if no such task is dead. Raises
+        :class:`DuplicateTaskError` if another task has its unique key by now.
+        """
+        if self._state is not State.RUNNING:
+            self.start()
+        return self._at_home(lambda: self._retry_here(task_id))
+
+    def _retry_here(self, task_id: str) -> TaskHandle | None:
+        job = None if task_id in self._jobs else self._line.revive(task_id)
+        if job is None:
+            return None
+        handle = job.handle = TaskHandle(job, self)
+        self._jobs[job.id] = job
+        job.told = not self._archive.follows
+        self._archive.follow(job)
+        self._pending += job.cost
+        self._mind_time()
+        self._on_available()
+        self._keep_alive()
+        return handle
 
     def report(self, task_id: str) -> Report | None:
         """How a task stands, or None if it is not known (any more)."""
@@ -695,8 +865,9 @@ class TaskManager:
     def stats(self) -> dict[str, dict[str, int]]:
         """Numbers, in the groups ``pool`` and ``queue``.
 
-        In both: ``current_tasks`` (running, and waiting), ``completed_tasks``, ``failed_tasks``,
-        ``cancelled_tasks``, ``total_tasks``, ``current_processes`` and ``max_processes``.
+        In both: ``current_tasks`` (running, and waiting, delayed or not), ``completed_tasks``,
+        ``failed_tasks``, ``cancelled_tasks``, ``total_tasks``, ``current_processes`` and
+        ``max_processes``.
         """
         pool = self._pool
         running, held = pool.counts() if pool is not None else (0, 0)
@@ -708,11 +879,14 @@ class TaskManager:
             "cancelled_tasks": self._counts[TaskStatus.CANCELLED],
             "total_tasks": sum(self._counts.values()) + len(self._jobs),
         }
-        waiting = sum(self.queue.waiting()) + held
+        waiting = self._waiting() + held
         return {
             "pool": {**shared, "current_tasks": running},
             "queue": {**shared, "current_tasks": waiting},
         }
+
+    def _waiting(self) -> int:
+        return sum(self._line.waiting()) + self._line.delayed()
 
     def pids(self) -> list[int]:
         """The pids of the workers."""
@@ -732,12 +906,19 @@ class TaskManager:
 
     def home(self) -> Any:
         """The hub it lives on. Raises :class:`ForkedManagerError` in a fork of its process."""
-        if self._state is _State.FORKED:
+        if self._state is State.FORKED:
             raise foreign(self.pid, "this manager, and every task of its,")
         return self.hub
 
     def _is_here(self) -> bool:
         return get_hub_if_exists() is self.hub
+
+    def _at_home(self, function: Callable[[], T]) -> T:
+        """What ``function`` gives on our hub, whichever thread asks; here if there is no hub."""
+        self.home()
+        if self._is_here() or self._state in (State.NEW, State.STOPPED):
+            return function()
+        return self._in_hub(function)
 
     def _in_hub(self, function: Callable[[], T]) -> T:
         """What ``function`` gives when it is called on our hub, for a caller in another thread."""

@@ -24,7 +24,7 @@ class TaskStatus(enum.Enum):
     WAITING = "waiting"  # in a queue; a manager moves it on, a crash leaves it there
     PROCESSING = "processing"  # in a worker; its end, a cancel or a crash moves it on
     COMPLETED = "completed"  # final: it returned
-    FAILED = "failed"  # final: it raised, timed out, or its worker died
+    FAILED = "failed"  # final: it raised, timed out, expired, or its worker died
     CANCELLED = "cancelled"  # final: somebody asked for it
 
     # Enum's own is written in Python, and statuses are keys on the way of every task.
@@ -43,6 +43,7 @@ class FailureKind(enum.Enum):
     ERROR = "error"  # its own exception, or Progress.fail
     CRASH = "crash"  # its worker died
     TIMEOUT = "timeout"  # its own time limit
+    EXPIRED = "expired"  # it had not started within its ttl
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):

@@ -1,8 +1,8 @@
 """What to run: the ``@task`` decorator, the classes ``Task`` and ``AsyncTask``, their registry.
 
-A task is a definition (which code, which kind, which limits) and its options. This module builds
-and checks both; it does not know queues, managers or processes. ``submit`` on a task or a task
-function is a convenience that asks the process's default manager.
+A task is a definition (which code, which kind, which limits), its options, and the terms on which
+it waits. This module builds and checks them; it does not know queues, managers or processes.
+``submit`` on a task or a task function is a convenience that asks the process's default manager.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import itertools
 import os
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
+from gtaskman.backoff import Backoff
 from gtaskman.context import Current, running
-from gtaskman.errors import TaskDefinitionError, TaskOptionError
+from gtaskman.errors import ConfigurationError, TaskDefinitionError, TaskOptionError
 from gtaskman.fields import MISSING, Mismatch, conform, declared, hints_of
 from gtaskman.report import Progress
+from gtaskman.terms import DEFAULT, Terms, fingerprint
 
 if TYPE_CHECKING:
+    import datetime
+
     from gtaskman.handle import TaskHandle
 
 P = ParamSpec("P")
@@ -29,6 +33,7 @@ R = TypeVar("R")
 
 KINDS = ("sync", "async", "service")
 _definition_numbers = itertools.count(1)
+_BACKOFF = Backoff()
 # What a worker must know of a definition, as bits: they travel with every order to run one.
 ASYNC, ONCE, CLASS = 2, 4, 16
 MAX_ID = 200  # characters: an id is a key in storages and a word in commands
@@ -41,8 +46,10 @@ class Definition:
     """Which code a task runs and under which limits; times in seconds. Not to be changed.
 
     ``timeout`` ends the task, ``soft_timeout`` warns it with :class:`SoftTimeout`; ``retries`` are
-    further attempts after a failure; ``max_crashes`` workers may die under it; a task that is
-    ``at_most_once`` is rather lost than run twice. ``number`` is this process's own.
+    further attempts after a failure, and ``backoff`` says how long each waits; ``max_crashes``
+    workers may die under it; a task that is ``at_most_once`` is rather lost than run twice.
+    ``terms`` are those of a call that has none of its own: they are no part of what a worker
+    learns, and so of ``number``, which is this process's own.
     """
 
     def __init__(
@@ -55,6 +62,8 @@ class Definition:
         retries: int = 0,
         max_crashes: int | None = None,
         at_most_once: bool = False,
+        backoff: Backoff | float = _BACKOFF,
+        terms: Terms = DEFAULT,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -64,6 +73,8 @@ class Definition:
         self.retries = retries
         self.max_crashes = max_crashes
         self.at_most_once = at_most_once
+        self.backoff = _backoff(name, backoff)
+        self.terms = terms
         self._check()
         self.number = next(_definition_numbers)
         self.is_async = kind == "async"
@@ -95,14 +106,76 @@ class Definition:
 
     def replace(self, **changes: Any) -> Definition:
         """The same code under other limits."""
-        unknown = changes.keys() - _LIMITS
+        unknown = changes.keys() - LIMITS
         if unknown:
             raise TaskDefinitionError(f"{self.name}: a task has no option {sorted(unknown)[0]!r}")
-        kept = {name: getattr(self, name) for name in ("name", "kind", "target", *_LIMITS)}
+        kept = {name: getattr(self, name) for name in ("name", "kind", "target", "terms", *LIMITS)}
         return Definition(**{**kept, **changes})
 
+    def unique_key(self, unique: str | bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The key of a call that is to be ``unique``: what was given, or one made of the call; ""
+        if it is not to be. Whether an argument is given by place or by name makes no difference.
 
-_LIMITS = ("timeout", "soft_timeout", "retries", "max_crashes", "at_most_once")
+        Raises :class:`TaskOptionError` if no key can be made of the arguments.
+        """
+        if isinstance(unique, str):
+            return unique
+        return fingerprint(self.name, self._bind(args, kwargs)) if unique else ""
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(self.target, type):
+            return args, kwargs
+        try:
+            return inspect.signature(self.target).bind(*args, **kwargs).arguments
+        except (TypeError, ValueError):  # it has no signature, or cannot be called so
+            return args, kwargs
+
+
+LIMITS = ("timeout", "soft_timeout", "retries", "max_crashes", "at_most_once", "backoff")
+"""The options of a definition: what holds while a task runs, or decides whether it runs again."""
+_TERMS = Terms.__struct_fields__
+
+
+def _backoff(name: str, value: Any) -> Backoff:
+    if isinstance(value, Backoff):
+        return value
+    try:
+        return Backoff.starting_with(value)
+    except ConfigurationError:
+        raise TaskDefinitionError(
+            f"{name}: backoff takes a Backoff or seconds from 0, not {value!r:.80}"
+        ) from None
+
+
+def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is a limit (or unknown), and what a term."""
+    mine = {name: value for name, value in options.items() if name in _TERMS}
+    return {name: value for name, value in options.items() if name not in mine}, mine
+
+
+def _refuse_unknown(name: str, options: Iterable[str], more: tuple[str, ...] = ()) -> None:
+    unknown = set(options) - {*more, *LIMITS, *_TERMS}
+    if unknown:
+        known = ", ".join((*more, *LIMITS, *_TERMS))
+        raise TaskDefinitionError(
+            f"{name}: a task has no option {sorted(unknown)[0]!r} (it has: {known})"
+        )
+
+
+def _default_terms(name: str, inherited: Terms, changes: dict[str, Any]) -> Terms:
+    """The terms of a definition; a mistake is one of whoever defines it."""
+    try:
+        return inherited.replace(**changes)
+    except TaskOptionError as error:
+        raise TaskDefinitionError(f"{name}: {error}") from None
+
+
+def _own_terms(name: str, inherited: Terms, changes: dict[str, Any]) -> Terms:
+    """The terms of a call."""
+    try:
+        return inherited.replace(**changes)
+    except TaskOptionError as error:
+        raise TaskOptionError(f"{name}: {error}", name, error.field) from None
 
 
 def _check_limit(name: str, field: str, value: Any) -> None:
@@ -210,26 +283,28 @@ class Task:
 
         gtaskman.submit(Multiply(number1=5, number2=10)).get()
 
-    Limits (``timeout``, ``soft_timeout``, ``retries``, ``max_crashes``, ``at_most_once``) and a
-    ``name`` go in the class statement. Building one with a wrong, missing or unknown option raises
-    :class:`TaskOptionError`, which names it. ``id`` names the task; else it gets a fresh one.
+    Limits (``timeout``, ``soft_timeout``, ``retries``, ``backoff``, ``max_crashes``,
+    ``at_most_once``), terms (``priority``, ``delay``, ``eta``, ``unique``, ``ttl``, ``result_ttl``,
+    ``queue``) and a ``name`` go in the class statement, see :func:`task`. Building one with a
+    wrong, missing or unknown option raises :class:`TaskOptionError`, which names it. ``id`` names
+    the task; else it gets a fresh one.
     """
 
     definition: ClassVar[Definition]
+    terms: ClassVar[Terms] = DEFAULT
     kind: ClassVar[str] = "sync"
     id: str
 
-    def __init_subclass__(cls, *, name: str | None = None, **limits: Any) -> None:
+    def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
         super().__init_subclass__()
-        unknown = limits.keys() - _LIMITS
-        if unknown:
-            raise TaskDefinitionError(
-                f"{cls.__name__}: a task has no option {sorted(unknown)[0]!r}"
-            )
+        _refuse_unknown(cls.__name__, options, ("name",))
+        limits, own = _split(options)
         inherited = getattr(cls, "definition", None)
         if inherited is not None:
-            limits = {field: getattr(inherited, field) for field in _LIMITS} | limits
-        cls.definition = Definition(name=name or name_of(cls), kind=cls.kind, target=cls, **limits)
+            limits = {field: getattr(inherited, field) for field in LIMITS} | limits
+        name = name or name_of(cls)
+        cls.terms = _default_terms(name, cls.terms, own)
+        cls.definition = Definition(name=name, kind=cls.kind, target=cls, terms=cls.terms, **limits)
         if "run" in cls.__dict__ and cls.__module__ != __name__:
             _check_code(cls.__dict__["run"])
             register(cls.definition)
@@ -261,9 +336,17 @@ class Task:
         task.id = task_id
         return task
 
-    def with_options(self, **limits: Any) -> Task:
-        """This task under other limits, such as ``timeout=5``."""
-        self.__dict__["definition"] = self.definition.replace(**limits)
+    def with_options(self, **options: Any) -> Task:
+        """This task under other limits or terms, such as ``timeout=5, delay=10``.
+
+        Raises :class:`TaskDefinitionError` for a limit, and :class:`TaskOptionError` for a term
+        that makes no sense.
+        """
+        limits, own = _split(options)
+        under = _own_terms(self.definition.name, self.terms, own) if own else self.terms
+        if limits:
+            self.__dict__["definition"] = self.definition.replace(**limits)
+        self.__dict__["terms"] = under
         return self
 
     def submit(self) -> TaskHandle:
@@ -344,8 +427,10 @@ class FunctionTask(Task):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         id: str | None = None,
+        terms: Terms | None = None,
     ) -> None:
         self.__dict__["definition"] = definition
+        self.__dict__["terms"] = definition.terms if terms is None else terms
         self.args = args
         self.kwargs = kwargs
         self.id = fresh_id() if id is None else check_id(id, definition.name)
@@ -378,6 +463,7 @@ class TaskFunction(Generic[P, R]):
     def __init__(self, definition: Definition, validate: bool = True) -> None:
         functools.update_wrapper(self, definition.target)
         self.definition = definition
+        self.terms = definition.terms
         self._signature = _Signature(definition.name, definition.target, validate)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -390,21 +476,31 @@ class TaskFunction(Generic[P, R]):
     def task(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
         """The task of this call, to be submitted later."""
         self._signature.check(args, kwargs)
-        return FunctionTask(self.definition, args, kwargs)
+        return FunctionTask(self.definition, args, kwargs, None, self.terms)
 
     def with_id(self, id: str, /, *args: P.args, **kwargs: P.kwargs) -> FunctionTask:
         """The task of this call with an id of the caller's."""
         self._signature.check(args, kwargs)
-        return FunctionTask(self.definition, args, kwargs, id)
+        return FunctionTask(self.definition, args, kwargs, id, self.terms)
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
         """Submit this call to the process's default manager."""
         return _submit(self, *args, **kwargs)
 
-    def with_options(self, **limits: Any) -> TaskFunction[P, R]:
-        """The same function under other limits, such as ``timeout=5, retries=2``."""
-        changed: TaskFunction[P, R] = TaskFunction(self.definition.replace(**limits))
-        changed._signature = self._signature
+    def with_options(self, **options: Any) -> TaskFunction[P, R]:
+        """The same function under other limits or terms, such as ``timeout=5, delay=10``.
+
+        Other terms cost next to nothing; other limits are a definition of their own, which each
+        worker learns once. Raises :class:`TaskDefinitionError` for a limit, and
+        :class:`TaskOptionError` for a term that makes no sense.
+        """
+        limits, own = _split(options)
+        changed: TaskFunction[P, R] = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__)
+        if own:
+            changed.terms = _own_terms(self.definition.name, self.terms, own)
+        if limits:
+            changed.definition = self.definition.replace(**limits)
         return changed
 
     def __reduce__(self) -> Any:
@@ -489,9 +585,17 @@ def task(
     timeout: float | None = None,
     soft_timeout: float | None = None,
     retries: int = 0,
+    backoff: Backoff | float = _BACKOFF,
     max_crashes: int | None = None,
     at_most_once: bool = False,
     validate: bool = True,
+    queue: str = "default",
+    priority: int = 0,
+    delay: float = 0.0,
+    eta: datetime.datetime | float | None = None,
+    unique: str | bool = False,
+    ttl: float | None = None,
+    result_ttl: float | None = None,
 ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 
 
@@ -502,26 +606,35 @@ def task(
     name: str | None = None,
     kind: str = "sync",
     validate: bool = True,
-    **limits: Any,
+    **options: Any,
 ) -> Any:
     """Make a function a task.
 
-    ``kind`` is ``"sync"`` (a worker process to itself) or ``"async"`` (a greenlet beside others).
-    ``timeout`` and ``soft_timeout`` are seconds from its start; ``retries`` further attempts after
-    a failure; ``max_crashes`` the workers that may die under it; ``at_most_once=True`` for work
-    that must rather be lost than done twice; ``validate=False`` leaves annotations unchecked.
+    ``kind`` is ``"sync"`` (a worker process to itself) or ``"async"`` (a greenlet beside others);
+    ``validate=False`` leaves annotations unchecked.
+
+    Limits: ``timeout`` and ``soft_timeout`` are seconds from its start; ``retries`` further
+    attempts after a failure, each after a ``backoff`` (a :class:`Backoff`, or the seconds of its
+    first wait); ``max_crashes`` the workers that may die under it; ``at_most_once=True`` for work
+    that must rather be lost than done twice.
+
+    Terms, in the stead of which a call may have its own (:meth:`TaskFunction.with_options`):
+    those of a higher ``priority`` (-100 to 100) go first; it waits ``delay`` seconds, or until
+    ``eta`` (an aware datetime, or seconds since the epoch); of those with one ``unique`` key (a
+    text, or True for its name and arguments) only one waits or runs at a time; it must start
+    within ``ttl`` seconds from when it is due; its last report is kept for ``result_ttl`` seconds;
+    ``queue`` is the name of the queue that it goes to.
+
     Raises :class:`TaskDefinitionError` for an option that makes no sense.
     """
     if function is None:
-        return functools.partial(task, name=name, kind=kind, validate=validate, **limits)
-    unknown = limits.keys() - _LIMITS
-    if unknown:
-        raise TaskDefinitionError(
-            f"{name_of(function)}: a task has no option {sorted(unknown)[0]!r}"
-            f" (it has: name, kind, validate, {', '.join(_LIMITS)})"
-        )
+        return functools.partial(task, name=name, kind=kind, validate=validate, **options)
+    known_as = name or name_of(function)
+    _refuse_unknown(known_as, options, ("name", "kind", "validate"))
     _check_code(function)
-    definition = Definition(name=name or name_of(function), kind=kind, target=function, **limits)
+    limits, own = _split(options)
+    under = _default_terms(known_as, DEFAULT, own)
+    definition = Definition(name=known_as, kind=kind, target=function, terms=under, **limits)
     register(definition)
     return TaskFunction(definition, validate)
 

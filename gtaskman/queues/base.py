@@ -2,66 +2,164 @@
 
 A queue holds jobs that wait. It never runs anything and never waits itself: a manager asks how
 much waits, claims as much as its pool has room for, and gives back what it cannot run after all.
+
+::
+
+    enqueue -> [delayed] -> ready -> claim -> settle -> (failed: dead) -> revive -> ready
+                  ^           ^        |
+                  +-- retry --+-refund-+
+
+Each kind has its own order: a higher ``priority`` first, and within one the longest waiting first.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from gtaskman.config import Configuration
 from gtaskman.job import Job
+from gtaskman.report import Report
 
 
 class TaskQueue(abc.ABC):
-    """Where jobs wait for a worker, sync and async ones side by side, each kind in order."""
+    """Where jobs wait for a worker, sync and async ones side by side."""
+
+    name = "default"
 
     shared = True
     """Whether others than one manager add to it; it is asked what waits, then, at every turn."""
 
+    remote = False
+    """Whether it is on a server: a manager then fetches from it, by the batch and ahead."""
+
+    paused = False
+    """Whether it hands out nothing for now."""
+
+    def configure(self, config: Configuration) -> None:  # noqa: B027 - most have nothing to do
+        """A manager under this configuration works from it now."""
+
     @abc.abstractmethod
     def on_available(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called whenever something new may be claimed; nobody polls."""
+        """Have ``callback`` called whenever something new may be claimed; nobody polls.
+
+        What becomes due in a queue that says so by :meth:`due` is no news, nor is what the
+        caller has given back itself.
+        """
+
+    # --- in and out
 
     @abc.abstractmethod
     def enqueue(self, job: Job) -> None:
-        """Add a job at the end. Raises :class:`DuplicateTaskError` if its id waits or runs here."""
+        """Add a job under its terms.
+
+        Raises :class:`DuplicateTaskError` if its id, or its unique key, waits or runs here.
+        """
 
     def admit(self, job: Job) -> bool:  # noqa: ARG002 - for those who override it
         """Add a job and claim it in one step, for a worker that has nothing to do.
 
-        Gives False, and has done nothing, if others wait before it, or if this queue does not
-        offer the short way: then :meth:`enqueue` it. Raises :class:`DuplicateTaskError`.
+        Gives False, and has done nothing, if others wait before it, if it is not due yet, or if
+        this queue does not offer the short way: then :meth:`enqueue` it. Raises
+        :class:`DuplicateTaskError`.
         """
         return False
 
     @abc.abstractmethod
     def claim(self, sync: int, asyncs: int) -> list[Job]:
-        """Take up to so many of each kind, the longest waiting first; they now run here."""
+        """Take up to so many of each kind, in order; they now run here.
+
+        None is delayed, and none has waited for longer than its ``ttl``.
+        """
 
     @abc.abstractmethod
     def refund(self, jobs: Iterable[Job]) -> None:
-        """Give back claimed jobs that have not run: they wait again, before all others."""
+        """Give back claimed jobs that have not run: they wait again, at their old place."""
 
     @abc.abstractmethod
-    def retry(self, job: Job) -> None:
-        """Give back a claimed job that failed and may try again: it waits, after all others."""
+    def retry(self, job: Job, delay: float = 0.0) -> None:
+        """Give back a claimed job that failed and may try again.
+
+        It waits ``delay`` seconds, and then after all others of its priority.
+        """
 
     @abc.abstractmethod
-    def settle(self, job: Job) -> None:
-        """A claimed job has come to its end, whichever: its id is free again."""
+    def settle(self, job: Job, report: Report) -> None:
+        """A claimed job has come to its end, and this is its last report.
+
+        Its id and its unique key are free again. One that failed is kept as dead.
+        """
 
     @abc.abstractmethod
     def cancel(self, task_id: str) -> Job | None:
-        """Take a waiting job out and give it; None if no such job waits (it may be running)."""
+        """Take a job out that waits, delayed or not, and give it.
+
+        None if no such job waits (it may be running).
+        """
+
+    @abc.abstractmethod
+    def drop(self) -> list[Job]:
+        """Take everything out that is ready, and give it; what is delayed waits on."""
+
+    # --- time
+
+    @abc.abstractmethod
+    def due(self) -> float | None:
+        """Seconds until time alone changes something: a delayed job is due, or one expires.
+
+        None if nothing is to come, or if the queue itself sees to it. 0 if it has happened.
+        """
+
+    @abc.abstractmethod
+    def expired(self) -> list[Job]:
+        """Claim the jobs that have waited for longer than their ``ttl``, to settle them as failed.
+
+        A queue that settles them itself gives none.
+        """
+
+    # --- pausing
+
+    @abc.abstractmethod
+    def pause(self) -> None:
+        """Hand out nothing until :meth:`resume`; what is claimed goes on, what comes waits."""
+
+    @abc.abstractmethod
+    def resume(self) -> None:
+        """Hand out again."""
+
+    # --- those that failed for good
+
+    @abc.abstractmethod
+    def dead(self, offset: int = 0, limit: int = 50) -> list[Report]:
+        """The last reports of jobs that failed for good and are still kept, the newest last."""
+
+    @abc.abstractmethod
+    def revive(self, task_id: str) -> Job | None:
+        """Have a dead job wait once more under its id, as if it had never run: attempt 1, due now.
+
+        None if no such job is dead. Raises :class:`DuplicateTaskError` if another holds its
+        unique key.
+        """
+
+    # --- numbers
 
     @abc.abstractmethod
     def waiting(self) -> tuple[int, int]:
-        """How many wait: sync ones, async ones."""
+        """How many are ready now: sync ones, async ones. A pause changes nothing in that."""
+
+    @abc.abstractmethod
+    def delayed(self) -> int:
+        """How many wait for their time."""
 
     @abc.abstractmethod
     def running(self) -> int:
         """How many are claimed and not settled."""
 
     @abc.abstractmethod
-    def drop(self) -> list[Job]:
-        """Take everything that waits out and give it."""
+    def info(self) -> dict[str, Any]:
+        """What there is to know at one moment.
+
+        At least ``name``, ``paused``, and the numbers ``waiting``, ``delayed``, ``running`` and
+        ``dead``.
+        """

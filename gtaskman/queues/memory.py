@@ -1,13 +1,24 @@
-"""The queue of one process: two lists and an index."""
+"""The queue of one process: two lines of those that are ready, and what time brings."""
 
 from __future__ import annotations
 
+import bisect
 import collections
+import itertools
+import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from gtaskman.config import Configuration
 from gtaskman.errors import DuplicateTaskError
 from gtaskman.job import Job
 from gtaskman.queues.base import TaskQueue
+from gtaskman.queues.dead import DeadLetters
+from gtaskman.queues.schedule import Schedule
+from gtaskman.report import Report, TaskStatus
+from gtaskman.terms import DEFAULT
+
+_FAILED = TaskStatus.FAILED
 
 
 class InMemoryTaskQueue(TaskQueue):
@@ -16,109 +27,308 @@ class InMemoryTaskQueue(TaskQueue):
     shared = False
 
     def __init__(self) -> None:
-        self._sync: collections.deque[Job] = collections.deque()
-        self._async: collections.deque[Job] = collections.deque()
-        self._withdrawn_sync = 0
-        self._withdrawn_async = 0
-        self._jobs: dict[str, Job] = {}
+        self._sync = _Line()
+        self._async = _Line()
+        self._delayed = Schedule(self._is_delayed)
+        self._delayed_count = 0
+        self._deadlines = Schedule(self._must_start)
+        self._expired: list[Job] = []  # claimed, but nobody has asked for them yet
+        self._jobs: dict[str, Job] = {}  # all that wait or run
+        self._keys: dict[str, str] = {}  # unique key -> id
+        self._dead = DeadLetters(Configuration.keep_finished, Configuration.keep_bytes)
         self._claimed = 0
+        self._next_place = itertools.count(1).__next__
         self._available: list[Callable[[], None]] = []
+
+    def configure(self, config: Configuration) -> None:
+        self._dead.bound(config.keep_finished, config.keep_bytes)
 
     def on_available(self, callback: Callable[[], None]) -> None:
         self._available.append(callback)
 
+    # --- in and out
+
     def enqueue(self, job: Job) -> None:
-        if job.id in self._jobs:
-            raise DuplicateTaskError(job.id)
-        self._jobs[job.id] = job
-        (self._async if job.definition.is_async else self._sync).append(job)
+        if job.terms is not DEFAULT or self._dead.letters:
+            self._take_in(job)
+            if not self._put_under_terms(job):
+                return
+        else:
+            # The way of most tasks: the same as the other one, without a call.
+            if job.id in self._jobs:
+                raise DuplicateTaskError(job.id)
+            self._jobs[job.id] = job
+            job.place = self._next_place()
+            (self._async if job.definition.is_async else self._sync).plain.append(job)
         for callback in self._available:
             callback()
 
     def admit(self, job: Job) -> bool:
-        if self._sync or self._async:
+        if self.paused or job.ready_at:
             return False
-        if job.id in self._jobs:
-            raise DuplicateTaskError(job.id)
-        self._jobs[job.id] = job
+        if len(self._jobs) > self._claimed and any(self.waiting()):
+            return False
+        self._take_in(job)
         job.claimed = True
         self._claimed += 1
         return True
 
+    def _take_in(self, job: Job) -> None:
+        """Note its id and its key, and give it a place. Raises :class:`DuplicateTaskError`."""
+        if job.id in self._jobs:
+            raise DuplicateTaskError(job.id)
+        if job.unique:
+            holder = self._keys.setdefault(job.unique, job.id)
+            if holder != job.id:
+                raise DuplicateTaskError(holder, job.unique)
+        self._jobs[job.id] = job
+        if self._dead.letters:
+            self._dead.forget(job.id)
+        job.place = self._next_place()
+
+    def _put_under_terms(self, job: Job) -> bool:
+        """Have a job wait as its terms say; gives whether it is ready."""
+        if job.start_by:
+            self._deadlines.add(job.start_by, job)
+        if job.ready_at > time.monotonic():
+            self._delay(job)
+            return False
+        self._make_ready(job)
+        return True
+
+    def _delay(self, job: Job) -> None:
+        self._delayed_count += 1
+        self._delayed.add(job.ready_at, job)
+
+    def _make_ready(self, job: Job) -> None:
+        """A job waits for nothing but its turn."""
+        job.ready_at = 0.0
+        if not job.place:
+            job.place = self._next_place()
+        self._line(job).add(job)
+
     def claim(self, sync: int, asyncs: int) -> list[Job]:
+        if self.paused:
+            return []
+        if self._delayed or self._deadlines:
+            self._catch_up()
         jobs: list[Job] = []
-        if asyncs and self._async:
-            self._withdrawn_async -= self._take(self._async, asyncs, jobs)
-        if sync and self._sync:
-            self._withdrawn_sync -= self._take(self._sync, sync, jobs)
+        if asyncs:
+            self._async.take(asyncs, jobs)
+        if sync:
+            self._sync.take(sync, jobs)
+        self._claimed += len(jobs)
         return jobs
 
-    def _take(self, line: collections.deque[Job], count: int, jobs: list[Job]) -> int:
-        """Move ``count`` jobs; gives how many withdrawn ones were met and dropped."""
-        dropped, before = 0, len(jobs)
-        while count and line:
-            job = line.popleft()
-            if job.withdrawn:
-                dropped += 1
-                continue
-            job.claimed = True
-            jobs.append(job)
-            count -= 1
-        self._claimed += len(jobs) - before
-        return dropped
-
     def refund(self, jobs: Iterable[Job]) -> None:
-        for job in reversed(sorted(jobs, key=_age)):  # noqa: C413 - equals keep their order
+        for job in jobs:
             self._release(job)
-            (self._async if job.definition.is_async else self._sync).appendleft(job)
+            if job.start_by:
+                self._deadlines.add(job.start_by, job)
+            self._line(job).add(job)
 
-    def retry(self, job: Job) -> None:
+    def retry(self, job: Job, delay: float = 0.0) -> None:
         self._release(job)
-        (self._async if job.definition.is_async else self._sync).append(job)
+        job.place = 0  # it gets another one when it is ready
+        if delay:
+            job.ready_at = time.monotonic() + delay
+            self._delay(job)
+        else:
+            self._make_ready(job)
 
-    def settle(self, job: Job) -> None:
+    def settle(self, job: Job, report: Report) -> None:
         if job.claimed:
             job.claimed = False
             self._claimed -= 1
         self._jobs.pop(job.id, None)
+        if job.unique:
+            self._free(job)
+        if report.status is _FAILED:
+            self._dead.add(job, report)
 
     def _release(self, job: Job) -> None:
         if job.claimed:
             job.claimed = False
             self._claimed -= 1
 
+    def _free(self, job: Job) -> None:
+        if self._keys.get(job.unique) == job.id:
+            del self._keys[job.unique]
+
     def cancel(self, task_id: str) -> Job | None:
         job = self._jobs.get(task_id)
         if job is None or job.claimed:
             return None
-        # Looking for it in the line would take longer the longer the line is: it is passed over
-        # when its turn comes.
-        job.withdrawn = True
-        if job.definition.is_async:
-            self._withdrawn_async += 1
-        else:
-            self._withdrawn_sync += 1
+        self._withdraw(job)
+        self._free(job)
         del self._jobs[task_id]
         return job
 
+    def _withdraw(self, job: Job) -> None:
+        """Take a job out of where it waits.
+
+        Looking for it in the line would take longer the longer the line is: it is passed over when
+        its turn comes.
+        """
+        job.withdrawn = True
+        if job.ready_at:
+            self._delayed_count -= 1
+        else:
+            self._line(job).withdrawn += 1
+
+    def drop(self) -> list[Job]:
+        self._catch_up()
+        jobs = [job for job in self._jobs.values() if not job.claimed and not job.ready_at]
+        jobs.sort(key=_place)
+        for job in jobs:
+            self._free(job)
+            del self._jobs[job.id]
+        self._sync.clear()
+        self._async.clear()
+        return jobs
+
+    def _line(self, job: Job) -> _Line:
+        return self._async if job.definition.is_async else self._sync
+
+    # --- time
+
+    def due(self) -> float | None:
+        if self._expired:
+            return 0.0
+        moments = [each.next() for each in (self._delayed, self._deadlines)]
+        first = min((each for each in moments if each is not None), default=None)
+        return None if first is None else max(0.0, first - time.monotonic())
+
+    def expired(self) -> list[Job]:
+        self._catch_up()
+        jobs, self._expired = self._expired, []
+        return jobs
+
+    def _catch_up(self) -> None:
+        """Do what is due by now."""
+        now = time.monotonic()
+        for job in self._delayed.take(now):
+            self._delayed_count -= 1
+            self._make_ready(job)
+        for job in self._deadlines.take(now):
+            self._withdraw(job)
+            job.claimed = True
+            self._claimed += 1
+            self._expired.append(job)
+
+    def _is_delayed(self, when: float, job: Job) -> bool:
+        return job.ready_at == when and self._jobs.get(job.id) is job
+
+    def _must_start(self, when: float, job: Job) -> bool:
+        return job.start_by == when and not job.claimed and self._jobs.get(job.id) is job
+
+    # --- pausing
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        if any(self.waiting()):
+            for callback in self._available:
+                callback()
+
+    # --- those that failed for good
+
+    def dead(self, offset: int = 0, limit: int = 50) -> list[Report]:
+        return self._dead.reports(offset, limit)
+
+    def revive(self, task_id: str) -> Job | None:
+        job = self._dead.job(task_id)
+        if job is not None:
+            self._take_in(job)
+            self._put_under_terms(job)
+        return job
+
+    # --- numbers
+
     def waiting(self) -> tuple[int, int]:
-        return (
-            len(self._sync) - self._withdrawn_sync,
-            len(self._async) - self._withdrawn_async,
-        )
+        if self._delayed or self._deadlines:
+            self._catch_up()
+        return self._sync.count, self._async.count
+
+    def delayed(self) -> int:
+        self._catch_up()
+        return self._delayed_count
 
     def running(self) -> int:
         return self._claimed
 
-    def drop(self) -> list[Job]:
-        jobs = [job for job in (*self._async, *self._sync) if not job.withdrawn]
-        self._sync.clear()
-        self._async.clear()
-        self._withdrawn_sync = self._withdrawn_async = 0
-        for job in jobs:
-            self._jobs.pop(job.id, None)
-        return jobs
+    def info(self) -> dict[str, Any]:
+        sync, asyncs = self.waiting()
+        return {
+            "name": self.name,
+            "paused": self.paused,
+            "waiting": sync + asyncs,
+            "delayed": self.delayed(),
+            "running": self.running(),
+            "dead": len(self._dead),
+        }
 
 
-def _age(job: Job) -> float:
-    return job.created_at
+class _Line:
+    """Those of one kind that are ready: a lane for each priority, the highest first.
+
+    In each lane they stand by their place.
+    """
+
+    def __init__(self) -> None:
+        self.plain: collections.deque[Job] = collections.deque()  # the usual priority
+        self.withdrawn = 0  # how many are still in a lane and are to be passed over
+        self._lanes = {DEFAULT.priority: self.plain}
+
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._lanes.values())) - self.withdrawn
+
+    def add(self, job: Job) -> None:
+        """Put a job at its place: the end, as a rule, or the beginning."""
+        lane = self._lane(job.terms.priority)
+        if not lane or lane[-1].place < job.place:
+            lane.append(job)
+        elif job.place < lane[0].place:
+            lane.appendleft(job)
+        else:
+            bisect.insort(lane, job, key=_place)
+
+    def _lane(self, priority: int) -> collections.deque[Job]:
+        lane = self._lanes.get(priority)
+        if lane is None:
+            lanes = {**self._lanes, priority: collections.deque()}
+            self._lanes = dict(sorted(lanes.items(), reverse=True))
+            lane = self._lanes[priority]
+        return lane
+
+    def take(self, most: int, jobs: list[Job]) -> None:
+        """Move up to ``most`` to the end of ``jobs``; they are claimed."""
+        for lane in self._lanes.values():
+            while most and lane:
+                job = lane.popleft()
+                if job.withdrawn:
+                    self.withdrawn -= 1
+                    continue
+                job.claimed = True
+                jobs.append(job)
+                most -= 1
+        if len(self._lanes) > 1:
+            self._lanes = {
+                priority: lane
+                for priority, lane in self._lanes.items()
+                if lane or lane is self.plain
+            }
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.plain.clear()
+        self._lanes = {DEFAULT.priority: self.plain}
+        self.withdrawn = 0
+
+
+def _place(job: Job) -> int:
+    return job.place

@@ -52,6 +52,9 @@ class TaskStorage(abc.ABC):
     def delete(self, task_id: str) -> bool:
         """Forget a task; gives whether it was known."""
 
+    def expire(self, task_id: str, seconds: float) -> None:  # noqa: B027 - it is kept, then
+        """Forget a finished task after so many seconds, if this storage can."""
+
     @abc.abstractmethod
     def report(self, task_id: str) -> Report | None:
         """The latest report of a task, or None."""

@@ -13,6 +13,8 @@ import msgspec
 from gtaskman.report import Report, TaskStatus
 from gtaskman.storages.base import Live, TaskStorage, statuses
 
+_SLACK = 64  # entries of tasks that are gone, beside as many as there are tasks, that do not matter
+
 
 class InMemoryTaskStorage(TaskStorage):
     """Every unfinished task, and the finished ones that came last.
@@ -30,6 +32,9 @@ class InMemoryTaskStorage(TaskStorage):
         self._finished: dict[str, Report] = {}
         # The finished ones, the oldest end first; some may have been deleted since.
         self._line: collections.deque[Report] = collections.deque()
+        # Those that are to go by themselves, by the monotonic time of that.
+        self._fading: list[tuple[float, int, Report]] = []
+        self._order = itertools.count()
 
     def insert(self, report: Report) -> None:
         task_id = report.id
@@ -78,12 +83,36 @@ class InMemoryTaskStorage(TaskStorage):
         if report is None:
             return False
         self._bytes -= report.result_size
+        if len(self._line) > 2 * len(self._finished) + _SLACK:
+            self._line = collections.deque(filter(self._is_kept, self._line))
         return True
+
+    def expire(self, task_id: str, seconds: float) -> None:
+        report = self._finished.get(task_id)
+        if report is None:
+            return
+        if len(self._fading) > 2 * len(self._finished) + _SLACK:
+            self._fading = [each for each in self._fading if self._is_kept(each[2])]
+            heapq.heapify(self._fading)
+        heapq.heappush(self._fading, (time.monotonic() + seconds, next(self._order), report))
+
+    def _fade(self) -> None:
+        """Forget those whose time is over."""
+        now = time.monotonic()
+        while self._fading and self._fading[0][0] <= now:
+            report = heapq.heappop(self._fading)[2]
+            if self._is_kept(report):
+                self.delete(report.id)
+
+    def _is_kept(self, report: Report) -> bool:
+        return self._finished.get(report.id) is report
 
     def report(self, task_id: str) -> Report | None:
         return self._read(task_id)
 
     def _read(self, task_id: str) -> Report | None:
+        if self._fading:
+            self._fade()
         known = self._open.get(task_id) or self._finished.get(task_id)
         return known if known is None or isinstance(known, Report) else known.report()
 
@@ -102,6 +131,8 @@ class InMemoryTaskStorage(TaskStorage):
 
     def _matching(self, status: TaskStatus | None, finished: bool | None) -> Iterator[Report]:
         # Counters by status would cost each task more than they would save those who ask.
+        if self._fading:
+            self._fade()
         wanted = set(statuses(status, finished))
         still_open = (self._read(task_id) for task_id in list(self._open))
         kept = itertools.chain(self._finished.values(), still_open)
@@ -109,6 +140,8 @@ class InMemoryTaskStorage(TaskStorage):
 
     def _retain(self, report: Report) -> None:
         """Keep a finished task, and make room for it."""
+        if self._fading:
+            self._fade()
         self._finished[report.id] = report
         self._line.append(report)
         self._bytes += report.result_size

@@ -6,12 +6,15 @@ keeps them elsewhere gives equal ones, not the same.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from worlds import wait_until
 
-from gtaskman import DuplicateTaskError, InMemoryTaskQueue
+from gtaskman import DuplicateTaskError, Failure, FailureKind, InMemoryTaskQueue, TaskStatus
 from gtaskman.errors import ConfigurationError
 from gtaskman.queues import TaskQueue, connect
 
@@ -46,6 +49,27 @@ def enqueue(queue, make_job):
 
 def ids(jobs):
     return [job.id for job in jobs]
+
+
+def last_report(job, status=TaskStatus.COMPLETED, message="no"):
+    """A last report of a job, as a manager makes it."""
+    now = time.monotonic()
+    if status is TaskStatus.COMPLETED:
+        return job.completed_report(None, 0, now, now)
+    if status is TaskStatus.FAILED:
+        return job.failed_report(Failure(FailureKind.ERROR, message), now, now)
+    return job.cancelled_report(now, now)
+
+
+def end(queue, job, status=TaskStatus.COMPLETED, message="no"):
+    """A job has come to its end; gives its last report."""
+    report = last_report(job, status, message)
+    queue.settle(job, report)
+    return report
+
+
+def claim_all(queue):
+    return queue.claim(ALL, ALL)
 
 
 KINDS = {"sync": (ALL, 0), "async": (0, ALL)}
@@ -95,7 +119,7 @@ def test_counts_follow_a_job_on_its_way(queue, enqueue):
     queue.retry(second)
     assert (queue.waiting(), queue.running()) == ((2, 1), 0)
     for job in queue.claim(ALL, ALL):
-        queue.settle(job)
+        end(queue, job)
     assert (queue.waiting(), queue.running()) == ((0, 0), 0)
 
 
@@ -120,6 +144,18 @@ def test_refunds_of_both_kinds_go_back_each_to_its_own(queue, enqueue):
     queue.refund(reversed(queue.claim(1, 1)))
     assert ids(queue.claim(ALL, 0)) == ["s1", "s2"]
     assert ids(queue.claim(0, ALL)) == ["a1", "a2"]
+
+
+def test_a_refund_goes_to_its_old_place(queue, enqueue):
+    enqueue(*"abcd")
+    a, b, c = queue.claim(3, 0)
+    # given refunds one by one, the older ones first
+    for each in (a, b, c):
+        queue.refund([each])
+    assert ids(queue.claim(2, 0)) == ["a", "b"]
+    # and one between others
+    queue.refund([b])
+    assert ids(queue.claim(ALL, 0)) == ["b", "c", "d"]
 
 
 def test_refunds_made_at_the_same_moment_keep_their_order(queue, enqueue):
@@ -164,7 +200,7 @@ def test_an_id_that_waits_or_runs_is_refused_until_it_is_settled(queue, enqueue)
     assert (queue.waiting(), queue.running()) == ((1, 0), 0)
     # if it has ended, expect its id to be free
     (job,) = queue.claim(ALL, ALL)
-    queue.settle(job)
+    end(queue, job)
     enqueue("mine", kind="async")
     assert ids(queue.claim(ALL, ALL)) == ["mine"]
 
@@ -199,7 +235,7 @@ def test_only_what_waits_can_be_withdrawn(queue, enqueue):
     (job,) = queue.claim(ALL, ALL)
     assert queue.cancel("mine") is None
     assert queue.running() == 1
-    queue.settle(job)
+    end(queue, job)
     assert queue.cancel("mine") is None
 
 
@@ -252,7 +288,7 @@ def test_dropping_gives_all_that_waits_and_leaves_what_runs(queue, enqueue):
     enqueue("b", "x")
     with pytest.raises(DuplicateTaskError):
         enqueue("a")
-    queue.settle(running)
+    end(queue, running)
     enqueue("a")
 
 
@@ -287,81 +323,530 @@ def test_of_a_refused_job_nobody_is_told(queue, enqueue):
     assert told == []
 
 
+# --- priority
+
+
+@pytest.mark.parametrize(("kind", "room"), KINDS.items(), ids=KINDS)
+def test_a_higher_priority_goes_first_and_equals_in_order(queue, make_job, kind, room):
+    for task_id, priority in [("a", 0), ("b", -100), ("c", 7), ("d", 0), ("e", 100), ("f", 7)]:
+        queue.enqueue(make_job(task_id, kind, priority=priority))
+    assert sum(queue.waiting()) == 6
+    assert ids(queue.claim(*(min(each, 2) for each in room))) == ["e", "c"]
+    assert ids(queue.claim(*room)) == ["f", "a", "d", "b"]
+    assert sum(queue.waiting()) == 0
+
+
+def test_priorities_hold_for_refunds_and_retries_too(queue, make_job):
+    for task_id, priority in [("a", 5), ("b", 5), ("c", 0), ("d", 9)]:
+        queue.enqueue(make_job(task_id, priority=priority))
+    d, a, b, c = claim_all(queue)
+    queue.refund([c, a])
+    queue.retry(d)
+    queue.retry(b)
+    assert ids(claim_all(queue)) == ["d", "a", "b", "c"]
+
+
+def test_a_withdrawn_job_of_a_priority_never_comes_out(queue, make_job):
+    for task_id, priority in [("a", 5), ("b", 5), ("c", 0)]:
+        queue.enqueue(make_job(task_id, priority=priority))
+    assert queue.cancel("a").id == "a"
+    assert queue.waiting() == (2, 0)
+    assert ids(queue.claim(1, 0)) == ["b"]
+    assert ids(claim_all(queue)) == ["c"]
+
+
+# --- delays
+
+
+SHORT = 0.05  # seconds: long enough to be looked at before it is over
+LONG = 1000.0
+
+
+def ready(queue, sync=0, asyncs=0):
+    """Wait until so many are ready."""
+    wait_until(lambda: queue.waiting() == (sync, asyncs), what=f"{(sync, asyncs)} ready")
+
+
+@pytest.mark.parametrize(
+    "terms", [lambda: {"delay": LONG}, lambda: {"eta": time.time() + LONG}], ids=["delay", "eta"]
+)
+@pytest.mark.parametrize(("kind", "room"), KINDS.items(), ids=KINDS)
+def test_a_delayed_job_does_not_come_out(queue, make_job, kind, room, terms):
+    job = make_job("later", kind, **terms())
+    assert not queue.admit(job)
+    queue.enqueue(job)
+    queue.enqueue(make_job("now", kind))
+    assert (sum(queue.waiting()), queue.delayed(), queue.running()) == (1, 1, 0)
+    assert ids(queue.claim(*room)) == ["now"]
+    assert queue.claim(*room) == []
+    assert LONG - 60 < queue.due() <= LONG
+
+
+@pytest.mark.parametrize(
+    "terms", [lambda: {"delay": SHORT}, lambda: {"eta": time.time() + SHORT}], ids=["delay", "eta"]
+)
+def test_a_delayed_job_comes_out_when_it_is_due(queue, make_job, terms):
+    queue.enqueue(make_job("a", **terms()))
+    queue.enqueue(make_job("b", "async", **terms()))
+    assert 0.0 <= queue.due() <= SHORT
+    ready(queue, 1, 1)
+    assert queue.delayed() == 0
+    assert sorted(ids(claim_all(queue))) == ["a", "b"]
+    assert queue.due() is None
+
+
+def test_an_eta_that_is_over_is_no_delay(queue, make_job):
+    queue.enqueue(make_job("a", eta=time.time() - LONG))
+    assert ids(claim_all(queue)) == ["a"]
+
+
+def test_what_was_delayed_keeps_its_place_among_its_equals(queue, make_job):
+    queue.enqueue(make_job("a", delay=SHORT))
+    queue.enqueue(make_job("b"))
+    queue.enqueue(make_job("c", delay=SHORT, priority=5))
+    queue.enqueue(make_job("d", priority=5))
+    ready(queue, 4)
+    assert ids(claim_all(queue)) == ["c", "d", "a", "b"]
+
+
+def test_of_a_delayed_job_nobody_is_told_yet(queue, enqueue):
+    told = []
+    queue.on_available(lambda: told.append(1))
+    enqueue("later", delay=LONG)
+    assert told == []
+
+
+def test_a_delayed_job_can_be_withdrawn(queue, enqueue):
+    enqueue("later", delay=LONG)
+    enqueue("now")
+    with pytest.raises(DuplicateTaskError):
+        enqueue("later")
+    assert queue.cancel("later").id == "later"
+    assert queue.cancel("later") is None
+    assert (queue.waiting(), queue.delayed(), queue.due()) == ((1, 0), 0, None)
+    enqueue("later")
+    assert ids(claim_all(queue)) == ["now", "later"]
+
+
+def test_a_retry_waits_its_delay_and_then_after_all_others(queue, enqueue):
+    enqueue("a", "b")
+    a, b = claim_all(queue)
+    enqueue("c")
+    queue.retry(a, SHORT)
+    queue.retry(b, LONG)
+    assert (queue.waiting(), queue.delayed(), queue.running()) == ((1, 0), 2, 0)
+    assert ids(queue.drop()) == ["c"]
+    enqueue("c")
+    ready(queue, 2)
+    assert ids(claim_all(queue)) == ["c", "a"]
+    assert queue.cancel("b").id == "b"
+
+
+def test_what_is_dropped_is_not_what_is_delayed(queue, enqueue):
+    enqueue("later", delay=LONG)
+    enqueue("now")
+    assert ids(queue.drop()) == ["now"]
+    assert (queue.waiting(), queue.delayed()) == ((0, 0), 1)
+
+
+def test_many_delays_are_kept_apart(queue, make_job):
+    for number in range(200):
+        queue.enqueue(make_job(f"later-{number}", delay=LONG + number))
+    for number in range(199):
+        assert queue.cancel(f"later-{number}") is not None
+    assert queue.delayed() == 1
+    assert LONG + 100 < queue.due() <= LONG + 199
+
+
+# --- those that do not start in time
+
+
+def expired(queue):
+    """Wait for the first ones that have waited too long."""
+    return wait_until(queue.expired, what="some have expired")
+
+
+@pytest.mark.parametrize(("kind", "room"), KINDS.items(), ids=KINDS)
+def test_a_job_whose_time_is_over_does_not_come_out(queue, enqueue, kind, room):
+    enqueue("short", kind=kind, ttl=SHORT)
+    enqueue("long", kind=kind, ttl=LONG)
+    assert 0.0 <= queue.due() <= SHORT
+    assert ids(expired(queue)) == ["short"]
+    assert queue.expired() == []
+    assert ids(queue.claim(*room)) == ["long"]
+
+
+def test_the_time_to_start_begins_when_a_job_is_due(queue, enqueue):
+    enqueue("later", delay=SHORT, ttl=LONG)
+    ready(queue, 1)
+    assert queue.expired() == []
+    assert LONG - 60 < queue.due() <= LONG
+    enqueue("later and short", delay=SHORT, ttl=SHORT)
+    assert ids(expired(queue)) == ["later and short"]
+
+
+def test_an_expired_job_is_to_be_settled_like_a_claimed_one(queue, enqueue):
+    enqueue("mine", ttl=SHORT, unique="key")
+    (job,) = expired(queue)
+    assert (queue.waiting(), queue.delayed()) == ((0, 0), 0)
+    assert queue.cancel("mine") is None
+    report = end(queue, job, TaskStatus.FAILED)
+    assert ids(queue.dead()) == [report.id]
+    enqueue("mine", unique="key")
+
+
+def test_what_was_claimed_in_time_does_not_expire(queue, enqueue):
+    enqueue("mine", ttl=SHORT)
+    (job,) = claim_all(queue)
+    # if another one, which was to start a moment later, has expired
+    enqueue("other", ttl=SHORT)
+    assert ids(expired(queue)) == ["other"]
+    assert queue.due() is None
+    # and it comes back too late
+    queue.refund([job])
+    assert claim_all(queue) == []
+    assert ids(expired(queue)) == ["mine"]
+
+
+def test_a_withdrawn_job_does_not_expire(queue, enqueue):
+    enqueue("mine", ttl=SHORT)
+    queue.cancel("mine")
+    enqueue("other", ttl=2 * SHORT)
+    assert ids(expired(queue)) == ["other"]
+
+
+# --- unique keys
+
+
+def test_of_a_key_one_job_waits_or_runs(queue, enqueue):
+    def refused():
+        before = queue.waiting(), queue.delayed(), queue.running()
+        with pytest.raises(DuplicateTaskError) as caught:
+            enqueue("second", unique="key")
+        assert (caught.value.id, caught.value.key) == ("first", "key")
+        assert "'key'" in str(caught.value)
+        assert "'first'" in str(caught.value)
+        assert (queue.waiting(), queue.delayed(), queue.running()) == before
+
+    enqueue("first", unique="key", delay=SHORT)
+    refused()
+    enqueue("other", unique="another key")
+    ready(queue, 2)
+    refused()
+    job, other = claim_all(queue)
+    refused()
+    queue.refund([job])
+    refused()
+    (job,) = claim_all(queue)
+    queue.retry(job, SHORT)
+    refused()
+    ready(queue, 1)
+    (job,) = claim_all(queue)
+    end(queue, job)
+    enqueue("second", unique="key")
+    end(queue, other)
+
+
+@pytest.mark.parametrize("status", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])
+def test_a_key_is_free_when_its_job_has_ended_however(queue, enqueue, status):
+    enqueue("first", unique="key")
+    (job,) = claim_all(queue)
+    end(queue, job, status)
+    enqueue("second", unique="key")
+
+
+def test_a_key_is_free_when_its_job_is_withdrawn_or_dropped(queue, enqueue):
+    enqueue("first", unique="key")
+    queue.cancel("first")
+    enqueue("second", unique="key")
+    queue.drop()
+    enqueue("third", unique="key")
+    # It is no matter who is settled without holding it.
+    assert ids(claim_all(queue)) == ["third"]
+
+
+def test_an_id_that_is_taken_takes_no_key(queue, enqueue):
+    enqueue("mine", unique="key")
+    with pytest.raises(DuplicateTaskError) as caught:
+        enqueue("mine", unique="another")
+    assert caught.value.key is None
+    enqueue("other", unique="another")
+
+
+# --- pausing
+
+
+def test_a_paused_queue_hands_out_nothing(queue, enqueue, make_job):
+    enqueue("a", "b")
+    (running,) = queue.claim(1, 0)
+    assert not queue.paused
+    # if it is paused
+    queue.pause()
+    queue.pause()
+    # expect that it takes, and gives nothing
+    enqueue("c", kind="async")
+    enqueue("d", delay=SHORT)
+    ready(queue, 2, 1)
+    assert queue.paused
+    assert claim_all(queue) == []
+    assert not queue.admit(make_job("e"))
+    # and that everything else goes on
+    queue.refund([running])
+    assert queue.cancel("a").id == "a"
+    assert (queue.waiting(), queue.running()) == ((2, 1), 0)
+    # if it is resumed
+    queue.resume()
+    assert not queue.paused
+    assert sorted(ids(claim_all(queue))) == ["b", "c", "d"]
+
+
+def test_everybody_is_told_when_a_pause_is_over_and_something_waits(queue, enqueue):
+    told = []
+    queue.on_available(lambda: told.append(ids(claim_all(queue))))
+    queue.pause()
+    queue.resume()
+    assert told == []
+    queue.pause()
+    enqueue("a")
+    told.clear()
+    queue.resume()
+    assert told == [["a"]]
+
+
+def test_jobs_expire_in_a_paused_queue_too(queue, enqueue):
+    queue.pause()
+    enqueue("a", ttl=SHORT)
+    assert ids(expired(queue)) == ["a"]
+
+
+# --- those that failed for good
+
+
+def fail(queue, enqueue, *names, **attributes):
+    """Jobs with these ids fail, one after the other; gives their reports."""
+    reports = []
+    for name in names:
+        enqueue(name, **attributes)
+        (job,) = claim_all(queue)
+        reports.append(end(queue, job, TaskStatus.FAILED, f"{name} broke"))
+    return reports
+
+
+def test_what_failed_for_good_is_dead_the_newest_last(queue, enqueue):
+    fail(queue, enqueue, *"abc")
+    enqueue("fine", "cancelled")
+    for job, status in zip(
+        claim_all(queue), (TaskStatus.COMPLETED, TaskStatus.CANCELLED), strict=True
+    ):
+        end(queue, job, status)
+    reports = queue.dead()
+    assert ids(reports) == ["a", "b", "c"]
+    assert [each.error.message for each in reports] == ["a broke", "b broke", "c broke"]
+    assert {each.status for each in reports} == {TaskStatus.FAILED}
+    assert ids(queue.dead(offset=1)) == ["b", "c"]
+    assert ids(queue.dead(limit=2)) == ["a", "b"]
+    assert ids(queue.dead(1, 1)) == ["b"]
+    assert queue.dead(3) == []
+    assert queue.info()["dead"] == 3
+
+
+def test_a_dead_job_can_be_sent_back(queue, enqueue):
+    fail(queue, enqueue, "mine", kind="async", priority=7)
+    enqueue("other", kind="async")
+    # if it is
+    job = queue.revive("mine")
+    # expect it to wait as if it had never run
+    assert (job.id, job.attempt, job.crashes, job.definition.kind) == ("mine", 1, 0, "async")
+    assert job.terms.priority == 7
+    assert (queue.waiting(), queue.dead()) == ((0, 2), [])
+    with pytest.raises(DuplicateTaskError):
+        enqueue("mine")
+    claimed = claim_all(queue)
+    assert ids(claimed) == ["mine", "other"]
+    # and to die once more
+    end(queue, claimed[0], TaskStatus.FAILED)
+    assert ids(queue.dead()) == ["mine"]
+
+
+def test_only_a_dead_job_can_be_sent_back(queue, enqueue):
+    fail(queue, enqueue, "dead")
+    enqueue("waiting", "running")
+    assert queue.revive("nobody") is None
+    assert queue.revive("waiting") is None
+    assert queue.revive("dead").id == "dead"
+    assert queue.revive("dead") is None
+
+
+def test_what_is_sent_back_waits_no_delay_and_has_all_its_time_to_start(queue, enqueue):
+    enqueue("mine", delay=SHORT, ttl=LONG)
+    ready(queue, 1)
+    (job,) = claim_all(queue)
+    end(queue, job, TaskStatus.FAILED)
+    queue.revive("mine")
+    assert (queue.waiting(), queue.delayed()) == ((1, 0), 0)
+    assert LONG - 60 < queue.due() <= LONG
+
+
+def test_what_is_sent_back_needs_its_key(queue, enqueue):
+    fail(queue, enqueue, "mine", unique="key")
+    enqueue("holder", unique="key")
+    with pytest.raises(DuplicateTaskError) as caught:
+        queue.revive("mine")
+    assert (caught.value.id, caught.value.key) == ("holder", "key")
+    assert ids(queue.dead()) == ["mine"]
+    queue.cancel("holder")
+    queue.revive("mine")
+    with pytest.raises(DuplicateTaskError):
+        enqueue("another", unique="key")
+
+
+def test_a_dead_id_may_be_used_again_and_is_dead_no_more(queue, enqueue):
+    fail(queue, enqueue, "mine", "other")
+    enqueue("mine")
+    assert ids(queue.dead()) == ["other"]
+    assert queue.revive("mine") is None
+    assert ids(claim_all(queue)) == ["mine"]
+
+
+# --- what it says of itself
+
+
+def test_its_numbers_are_there_at_one_glance(queue, enqueue):
+    fail(queue, enqueue, "dead")
+    enqueue("s", "t", "u")
+    enqueue("a", kind="async")
+    enqueue("later", delay=LONG)
+    queue.claim(1, 0)
+    queue.pause()
+    expected = {
+        "name": queue.name,
+        "paused": True,
+        "waiting": 3,
+        "delayed": 1,
+        "running": 1,
+        "dead": 1,
+    }
+    assert expected.items() <= queue.info().items()
+
+
 # --- whatever happens, in any order
 
 
 class Model(RuleBasedStateMachine):
-    """The queue beside a model of it: two lists and a set."""
+    """The queue beside a model of it: what waits by priority and place, what runs, what is dead."""
 
     make_queue = make_job = None
 
     def __init__(self):
         super().__init__()
         self.queue = type(self).make_queue()
-        self.lines = {"sync": [], "async": []}
+        self.jobs = {}  # id -> (kind, priority), all that wait or run
+        self.places = {}  # id -> place, those that wait and are not delayed
+        self.delayed = set()
         self.claimed = {}
-        self.kinds = {}
+        self.dead = {}  # id -> (kind, priority)
+        self.moment = 0
 
     names = st.sampled_from("abcdefgh")
+    kinds = st.sampled_from(["sync", "async"])
+    priorities = st.sampled_from([0, 0, 0, 5, -5])
 
-    @rule(name=names, kind=st.sampled_from(["sync", "async"]))
-    def enqueue(self, name, kind):
-        job = type(self).make_job(name, kind)
-        if name in self.kinds:
+    def line(self, kind):
+        """Those of a kind that are ready, in order."""
+        mine = [each for each in self.places if self.jobs[each][0] == kind]
+        return sorted(mine, key=lambda each: (-self.jobs[each][1], self.places[each]))
+
+    def place(self):
+        self.moment += 1
+        return self.moment
+
+    @rule(name=names, kind=kinds, priority=priorities, later=st.booleans())
+    def enqueue(self, name, kind, priority, later):
+        terms = {"priority": priority} if priority else {}
+        if later:
+            terms["delay"] = LONG
+        job = type(self).make_job(name, kind, **terms)
+        if name in self.jobs:
             with pytest.raises(DuplicateTaskError):
                 self.queue.enqueue(job)
+            return
+        self.queue.enqueue(job)
+        self.jobs[name] = kind, priority
+        self.dead.pop(name, None)
+        if later:
+            self.delayed.add(name)
         else:
-            self.queue.enqueue(job)
-            self.kinds[name] = kind
-            self.lines[kind].append(name)
+            self.places[name] = self.place()
 
     @rule(sync=st.integers(0, 3), asyncs=st.integers(0, 3))
     def claim(self, sync, asyncs):
         jobs = self.queue.claim(sync, asyncs)
         for kind, room in (("sync", sync), ("async", asyncs)):
-            line = self.lines[kind]
-            expected, line[:] = line[:room], line[room:]
+            expected = [] if self.queue.paused else self.line(kind)[:room]
             assert [each.id for each in jobs if each.definition.kind == kind] == expected
-        self.claimed.update({job.id: job for job in jobs})
+        self.claimed.update({job.id: (job, self.places.pop(job.id)) for job in jobs})
 
-    @rule(name=names, how=st.sampled_from(["refund", "retry", "settle"]))
+    @rule(name=names, how=st.sampled_from(["refund", "retry", "later", *TaskStatus]))
     def end_claim(self, name, how):
-        job = self.claimed.pop(name, None)
+        job, place = self.claimed.pop(name, (None, None))
         if job is None:
             return
-        line = self.lines[self.kinds[name]]
         if how == "refund":
             self.queue.refund([job])
-            line.insert(0, name)
+            self.places[name] = place
         elif how == "retry":
             self.queue.retry(job)
-            line.append(name)
+            self.places[name] = self.place()
+        elif how == "later":
+            self.queue.retry(job, LONG)
+            self.delayed.add(name)
         else:
-            self.queue.settle(job)
-            del self.kinds[name]
+            status = how if how.finished else TaskStatus.COMPLETED
+            end(self.queue, job, status)
+            terms = self.jobs.pop(name)
+            if status is TaskStatus.FAILED:
+                self.dead[name] = terms
 
     @rule(name=names)
     def cancel(self, name):
         job = self.queue.cancel(name)
-        waits = name in self.kinds and name not in self.claimed
+        waits = name in self.places or name in self.delayed
         assert (job.id if job else None) == (name if waits else None)
         if waits:
-            self.lines[self.kinds.pop(name)].remove(name)
+            self.places.pop(name, None)
+            self.delayed.discard(name)
+            del self.jobs[name]
+
+    @rule(name=names)
+    def revive(self, name):
+        job = self.queue.revive(name)
+        terms = self.dead.pop(name, None)
+        assert (job.id if job else None) == (name if terms else None)
+        if terms:
+            self.jobs[name] = terms
+            self.places[name] = self.place()
+
+    @rule()
+    def pause_or_resume(self):
+        self.queue.resume() if self.queue.paused else self.queue.pause()
 
     @rule()
     def drop(self):
         dropped = ids(self.queue.drop())
-        assert sorted(dropped) == sorted(self.lines["sync"] + self.lines["async"])
+        assert sorted(dropped) == sorted(self.places)
+        self.places.clear()
         for name in dropped:
-            self.lines[self.kinds.pop(name)].remove(name)
+            del self.jobs[name]
 
     @invariant()
     def counts_agree(self):
-        assert self.queue.waiting() == (len(self.lines["sync"]), len(self.lines["async"]))
+        assert self.queue.waiting() == (len(self.line("sync")), len(self.line("async")))
+        assert self.queue.delayed() == len(self.delayed)
         assert self.queue.running() == len(self.claimed)
+        assert ids(self.queue.dead()) == list(self.dead)
 
 
-def test_whatever_happens_it_agrees_with_two_lists_and_a_set(make_queue, make_job):
+def test_whatever_happens_it_agrees_with_its_model(make_queue, make_job):
     machine = type(
         "Machine",
         (Model,),

@@ -1,11 +1,12 @@
 """The contract of every storage (``gtaskman/storages/base.py``), over every implementation.
 
 To add one, add what makes an empty storage of it to ``STORAGES``, and to ``BOUNDED`` if it keeps no
-more finished tasks than it is told to.
+more finished tasks than it is told to. Those that need no server are marked as quick.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 
@@ -13,21 +14,39 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import RunningServer, each_kind
 
 from gtaskman import Configuration, ConfigurationError, InMemoryTaskStorage, Report, TaskStatus
+from gtaskman.redis.server import Server
 from gtaskman.storages import TaskStorage, connect
+from gtaskman.storages.redis import RedisTaskStorage
 
-pytestmark = pytest.mark.quick
+names = itertools.count(1)
 
-STORAGES = {"memory": InMemoryTaskStorage}
-BOUNDED = {"memory": InMemoryTaskStorage}
+
+@functools.cache
+def running(kind):
+    """A server, which is stopped when this process ends, and a connection to it."""
+    started = RunningServer(kind)
+    return started, Server(started.url, patience=20)
+
+
+def in_redis(kind):
+    return RedisTaskStorage(running(kind)[1], f"storage{next(names)}")
+
+
+BOUNDED = [pytest.param(InMemoryTaskStorage, id="memory", marks=pytest.mark.quick)]
+STORAGES = BOUNDED + [
+    pytest.param(functools.partial(in_redis, each.values[0]), id=each.values[0], marks=each.marks)
+    for each in (pytest.param(kind) if isinstance(kind, str) else kind for kind in each_kind())
+]
 
 WAITING, PROCESSING, COMPLETED, FAILED, CANCELLED = TaskStatus
 OPEN = [WAITING, PROCESSING]
 LAST = [COMPLETED, FAILED, CANCELLED]
 
 
-@pytest.fixture(params=STORAGES.values(), ids=STORAGES)
+@pytest.fixture(params=STORAGES)
 def make_storage(request):
     return request.param
 
@@ -37,7 +56,7 @@ def storage(make_storage):
     return make_storage()
 
 
-@pytest.fixture(params=BOUNDED.values(), ids=BOUNDED)
+@pytest.fixture(params=BOUNDED)
 def make_bounded(request):
     return request.param
 
@@ -248,7 +267,7 @@ def test_the_order_is_that_of_submission_however_tasks_go_on(storage):
 # --- reports in any order
 
 
-@pytest.mark.parametrize("make_storage", STORAGES.values(), ids=STORAGES)
+@pytest.mark.parametrize("make_storage", STORAGES)
 @given(
     reports=st.lists(
         st.tuples(st.sampled_from("abc"), st.sampled_from(TaskStatus), st.integers(1, 6)),
@@ -380,6 +399,7 @@ def test_a_storage_is_connected_by_its_url_or_is_itself(storage):
         assert kept(made) == ["b"], "as the configuration says"
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("url", ["", "carrier-pigeon://", 5])
 def test_an_unknown_url_is_refused_and_the_known_ones_named(url):
     with pytest.raises(ConfigurationError, match="memory://") as caught:

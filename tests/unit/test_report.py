@@ -15,6 +15,7 @@ from gtaskman import (
     Progress,
     Report,
     TaskCancelled,
+    TaskExpired,
     TaskFailed,
     TaskStatus,
     TaskTimedOut,
@@ -251,6 +252,7 @@ FAILURES = {
     FailureKind.ERROR: (TaskFailed, "task tests.name (an-id) failed: ValueError: no"),
     FailureKind.CRASH: (WorkerCrashed, "task tests.name (an-id) lost its worker: no"),
     FailureKind.TIMEOUT: (TaskTimedOut, "task tests.name (an-id) failed: ValueError: no"),
+    FailureKind.EXPIRED: (TaskExpired, "task tests.name (an-id) failed: ValueError: no"),
 }
 
 

@@ -1,0 +1,52 @@
+"""Jobs by the moment at which something is to become of them."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterator
+
+from gtaskman.job import Job
+
+_MANY = 64  # entries below which nobody minds those that no longer matter
+
+Matters = Callable[[float, Job], bool]
+
+
+class Schedule:
+    """A heap of moments (monotonic seconds).
+
+    A job that no longer waits for its moment is left in: ``matters(when, job)`` tells. When most
+    are of that kind they are thrown out together.
+    """
+
+    def __init__(self, matters: Matters) -> None:
+        self._matters = matters
+        self._heap: list[tuple[float, int, Job]] = []
+        self._order = itertools.count()
+        self._sweep_at = _MANY
+
+    def add(self, when: float, job: Job) -> None:
+        """Note what comes at ``when``."""
+        heapq.heappush(self._heap, (when, next(self._order), job))
+        if len(self._heap) > self._sweep_at:
+            self._heap = [each for each in self._heap if self._matters(each[0], each[2])]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(_MANY, 2 * len(self._heap))
+
+    def next(self) -> float | None:
+        """The first moment that matters, or None."""
+        heap = self._heap
+        while heap and not self._matters(heap[0][0], heap[0][2]):
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def take(self, now: float) -> Iterator[Job]:
+        """The jobs whose moment has come, in its order, one after the other taken out."""
+        while self._heap and self._heap[0][0] <= now:
+            when, _, job = heapq.heappop(self._heap)
+            if self._matters(when, job):
+                yield job
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
