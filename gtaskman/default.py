@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
+from gtaskman.places import is_server
 from gtaskman.process import refuse_at_import
 from gtaskman.task import submitted_by
 
 if TYPE_CHECKING:
+    from gtaskman.client import Client
     from gtaskman.handle import TaskHandle
     from gtaskman.manager import TaskManager
     from gtaskman.report import Report
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "memory://"
 
 _locks: dict[str, Any] = {}  # the one that guards the default manager, once it is needed
-_manager: TaskManager | None = None
+_manager: TaskManager | Client | None = None
 _settings: tuple[str | None, Configuration] = (None, Configuration())
 
 
@@ -56,27 +58,40 @@ def configure(url: str | None = None, **options: Any) -> None:
         _settings = (url, config)
 
 
-def manager() -> TaskManager:
-    """The process's default manager, made and started if it is not there yet."""
+def manager() -> TaskManager | Client:
+    """The process's default manager, made and started if it is not there yet.
+
+    With the URL of a server it is a :class:`Client` of that: managers on other hosts, or started
+    here by ``gtaskman run``, do the work.
+    """
     found = _manager
     return found if found is not None else _make()
 
 
-def _make() -> TaskManager:
+def _make() -> TaskManager | Client:
     global _manager
     refuse_at_import()
-    from gtaskman.manager import TaskManager
-
     with _lock():
         if _manager is None:
             url, config = _settings
-            if not _in_main_thread():
-                # The thread may end, and whoever else submits must find a hub that runs.
-                config = config.replace(background=True)
-            made = TaskManager(url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL, config)
-            made.start()
-            _manager = made
+            url = url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL
+            _manager = _client(url) if is_server(url) else _embedded(url, config)
         return _manager
+
+
+def _client(url: str) -> Client:
+    from gtaskman.client import Client
+
+    return Client(url)
+
+
+def _embedded(url: str, config: Configuration) -> TaskManager:
+    from gtaskman.manager import TaskManager
+
+    if not _in_main_thread():
+        # The thread may end, and whoever else submits must find a hub that runs.
+        config = config.replace(background=True)
+    return TaskManager(url, config).start()
 
 
 def _in_main_thread() -> bool:

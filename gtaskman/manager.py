@@ -619,7 +619,9 @@ class TaskManager:
 
     def on_completed(self, completed: list[Completion]) -> None:
         """Tasks have returned. A hot loop: once for every task."""
-        jobs, settle, update = self._jobs, self._line.settle, self._archive.update
+        jobs, settle = self._jobs, self._line.settle
+        reports: list[Report] = []
+        limited: list[Job] = []  # whose reports are kept for as long as their terms say
         waited_for, listening = self._gathered, self.events.callbacks
         before = len(jobs)
         for job, result, size, started, ended in completed:
@@ -628,18 +630,18 @@ class TaskManager:
             job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
             report = job.completed_report(result, size, started, ended)
             settle(job, report)
-            try:
-                update(report)
-            except Exception:
-                self._log_unstored(report)
+            reports.append(report)
             if job.terms is not DEFAULT:
-                self._limit_report(job)
+                limited.append(job)
             if listening:
                 self._emit("task-completed", job.full(report))
             handle = job.handle
             if handle.settle(report):
                 waited_for.append(handle)
         self._counts[TaskStatus.COMPLETED] += before - len(jobs)
+        self._store_last(reports)
+        for job in limited:
+            self._limit_report(job)
         if not jobs:
             self._on_idle()
 
@@ -675,7 +677,7 @@ class TaskManager:
     def _may_try_again(self, job: Job, failure: Failure) -> bool:
         definition = job.definition
         most = definition.max_crashes or self.config.max_crashes
-        if failure.kind is FailureKind.CRASH and job.crashes >= most:
+        if failure.kind is FailureKind.CRASH and job.crashes >= min(most, definition.retries + 1):
             return False
         return job.attempt - job.losses <= definition.retries and self._state is State.RUNNING
 
@@ -738,7 +740,15 @@ class TaskManager:
         try:
             self._archive.update(report)
         except Exception:
-            self._log_unstored(report)
+            log.exception("a report of task %s could not be stored", report.id)
+
+    def _store_last(self, reports: list[Report]) -> None:
+        """Keep the last reports of many tasks."""
+        if self._archive.follows:
+            self._archive.finish(reports)
+        else:
+            for report in reports:
+                self._store(report)
 
     def _limit_report(self, job: Job) -> None:
         """Have its last report kept for as long as it is to be."""
@@ -747,9 +757,6 @@ class TaskManager:
                 self._archive.expire(job.id, job.terms.result_ttl)
             except Exception:
                 log.exception("the storage does not know how long to keep task %s", job.id)
-
-    def _log_unstored(self, report: Report) -> None:
-        log.exception("a report of task %s could not be stored", report.id)
 
     def _on_idle(self) -> None:
         """Nothing is left to do."""

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gtaskman.definitions import check_callable
 from gtaskman.errors import TaskOptionError
@@ -14,15 +14,26 @@ from gtaskman.handle import TaskHandle
 from gtaskman.latch import Latch
 from gtaskman.task import TaskFunction
 
-if TYPE_CHECKING:
-    from gtaskman.manager import TaskManager
-
 _PER_WORKER = 16  # calls in flight for each worker
 _CHUNKS_PER_WORKER = 8
 
 
+class Submitter(Protocol):
+    """Who takes the calls of a map; ``parallel`` is how many workers may run them at once."""
+
+    @property
+    def parallel(self) -> int:
+        """How many workers there may be."""
+
+    def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
+        """Take one call."""
+
+    def submit_chunk(self, function: Any, items: list[Any]) -> TaskHandle:
+        """Take one chunk of calls."""
+
+
 def run(
-    manager: TaskManager,
+    manager: Submitter,
     function: Callable[[Any], Any],
     iterable: Iterable[Any],
     chunksize: int | None,
@@ -37,25 +48,25 @@ def run(
     check = function.check if isinstance(function, TaskFunction) else None
     if chunksize is None or chunksize == 1:
         handles = _single(manager, function, source)
-        window = _PER_WORKER * manager.config.max_processes
+        window = _PER_WORKER * manager.parallel
         take: Callable[[TaskHandle], Iterable[Any]] = _one
     else:
         handles = _chunks(manager, function, source, chunksize, check)
-        window = _CHUNKS_PER_WORKER * manager.config.max_processes
+        window = _CHUNKS_PER_WORKER * manager.parallel
         take = _many
     flow = _in_order if ordered else _as_ready
     return _results(flow(handles, window), take)
 
 
 def _single(
-    manager: TaskManager, function: Callable[[Any], Any], source: Iterator[Any]
+    manager: Submitter, function: Callable[[Any], Any], source: Iterator[Any]
 ) -> Iterator[TaskHandle]:
     for item in source:
         yield manager.submit(function, item)
 
 
 def _chunks(
-    manager: TaskManager,
+    manager: Submitter,
     function: Callable[[Any], Any],
     source: Iterator[Any],
     size: int,

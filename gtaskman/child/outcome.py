@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from gtaskman.errors import PayloadError
-from gtaskman.wire.messages import DONE, FAIL, Ended, Fault, pack
+from gtaskman.wire.messages import DONE, FAIL, SEALED, Ended, Fault, pack
 from gtaskman.wire.payload import NOTHING, Payload, encode_value
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
@@ -32,8 +33,17 @@ def completed(name: str, value: Any, limit: int) -> Outcome:
     """It returned ``value``; a value that cannot travel is a failure of the task."""
     if value is None:
         return RETURNED
+    return _done(name, lambda: encode_value(value, limit), limit)
+
+
+def sealed(name: str, value: Any, seal: Callable[[Any], bytes], limit: int) -> Outcome:
+    """It returned ``value``, which goes on to a server in the envelope that ``seal`` makes."""
+    return _done(name, lambda: Payload(SEALED, seal(value), ()), limit)
+
+
+def _done(name: str, encode: Callable[[], Payload], limit: int) -> Outcome:
     try:
-        payload = encode_value(value, limit)
+        payload = encode()
     except PayloadError as error:
         error = PayloadError(f"the result of {name} cannot travel: {error}")
         return failed(Ended.ERROR, error, limit)

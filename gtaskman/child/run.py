@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from gtaskman.child import seal
 from gtaskman.child.pen import Pen
 from gtaskman.context import Current
-from gtaskman.wire.messages import ORDER
+from gtaskman.wire.messages import ORDER, SEALED
 from gtaskman.wire.payload import decode_arguments
 
 
@@ -63,10 +64,17 @@ class Run:
         """The task's id."""
         return self._data[ORDER.size : ORDER.size + self._length].decode()
 
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the code is called with. Raises whatever decoding raises."""
+    def arguments(self, target: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What ``target``, its code, is called with. Raises whatever decoding raises."""
         payload = memoryview(self._data)[ORDER.size + self._length :]
+        if self.flags & SEALED:
+            return seal.arguments(self.flags, payload, target)
         return decode_arguments(self.flags, payload, self.buffers)
+
+    @property
+    def codec(self) -> str:
+        """The letter of the envelope's codec, which the result is sealed with as well."""
+        return seal.codec(memoryview(self._data)[ORDER.size + self._length :])
 
     def current(self) -> Current:
         """What ``gtaskman.current()`` gives in this run."""

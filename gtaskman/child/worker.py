@@ -30,7 +30,7 @@ from gevent.hub import get_hub
 from greenlet import GreenletExit
 from greenlet import greenlet as PlainGreenlet  # noqa: N812 - a class, whatever its name
 
-from gtaskman.child import boot, outcome
+from gtaskman.child import boot, outcome, seal
 from gtaskman.child.outcome import Outcome
 from gtaskman.child.pen import Pen
 from gtaskman.child.run import Run
@@ -84,6 +84,7 @@ class Worker:
         self._loop = self._hub.loop
         self._slate = slate
         self._limit = settings.max_frame
+        self._max_result = settings.max_result
         self._channel = Channel(
             fd,
             self._loop,
@@ -325,7 +326,7 @@ class Worker:
         """Run an order to its outcome; nothing that the task does gets past this."""
         try:
             run.name, target = self._targets.get(run.target)
-            args, kwargs = _NO_ARGUMENTS if run.flags & EMPTY else self._decode(run)
+            args, kwargs = _NO_ARGUMENTS if run.flags & EMPTY else self._decode(run, target)
         except Unresolved as error:
             return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error, self._limit)
         except BaseException as error:
@@ -353,28 +354,34 @@ class Worker:
         else:
             if value is None and run.pen is None:
                 return outcome.RETURNED  # what most tasks come to
-            ended = self._ended_by(run, value)
+            ended = self._ended_by(run, target, value)
         if run.pen is not None:
             run.pen.close()
         return ended
 
-    def _decode(self, run: Run) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _decode(self, run: Run, target: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
-            return run.arguments()
+            return run.arguments(target)
         except Exception as error:
             # Its classes may live in the main module, which only tasks of its own bring in here.
             if not self._targets.decode_with_main(error):
                 raise
-            return run.arguments()
+            return run.arguments(target)
 
-    def _ended_by(self, run: Run, value: Any) -> Outcome:
+    def _ended_by(self, run: Run, target: Any, value: Any) -> Outcome:
         """What a task that returned has come to: its value, or what it said with its pen."""
         pen = run.pen
         if pen is not None and pen.ended:
             if pen.error is not None:
                 return outcome.failed(Ended.ERROR, pen.error, self._limit)
             value = pen.result
+        if run.flags & messages.SEALED and value is not None:
+            return outcome.sealed(run.name, value, self._sealing(run, target), self._limit)
         return outcome.completed(run.name, value, self._limit)
+
+    def _sealing(self, run: Run, target: Any) -> Callable[[Any], bytes]:
+        most = self._max_result
+        return lambda value: seal.result(value, run.codec, run.flags, target, most)
 
     def _stopped_by(self, run: Run, error: BaseException) -> Outcome:
         """What an exception that left the task means."""

@@ -42,7 +42,7 @@ from gtaskman.report import Failure
 from gtaskman.task import Definition
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
-from gtaskman.wire.messages import DONE, SPAN_SIZE, Ended, Fault, Stack, Why
+from gtaskman.wire.messages import DONE, SEALED, SPAN_SIZE, Ended, Fault, Stack, Why
 from gtaskman.wire.payload import EMPTY
 from gtaskman.wire.settings import Settings
 
@@ -127,10 +127,31 @@ class Pool:
     def plan(self, sync: int, asyncs: int) -> Plan[Worker]:
         """Who shall get how many of the tasks that wait."""
         now = time.monotonic()
-        workers = list(self._workers.values())
+        plan = self._assign(sync, asyncs, now)
+        if not sync:
+            self._sync_since = None
+        elif self._sync_since is None:
+            self._sync_since = now
+        return plan
+
+    def room(self, sync: int, asyncs: int) -> tuple[int, int]:
+        """How many of so many waiting tasks of each kind it could take now.
+
+        Workers that are on their way, or may yet be started, count; those that could take either
+        kind count for both.
+        """
+        now = time.monotonic()
+        coming, slots = self._starting(), self._config.max_jobs_per_process
+        one, other = self._assign(sync, 0, now), self._assign(0, asyncs, now)
+        return (
+            min(sync, one.total_sync + one.forks + coming),
+            min(asyncs, other.total_async + (other.forks + coming) * slots),
+        )
+
+    def _assign(self, sync: int, asyncs: int, now: float) -> Plan[Worker]:
         waited = now - self._sync_since if self._sync_since is not None else 0.0
-        plan = assign(
-            workers,
+        return assign(
+            list(self._workers.values()),
             sync,
             asyncs,
             slots=self._config.max_jobs_per_process,
@@ -138,11 +159,6 @@ class Pool:
             spare=self._spare(now),
             overdue=waited > self._config.sync_patience,
         )
-        if not sync:
-            self._sync_since = None
-        elif self._sync_since is None:
-            self._sync_since = now
-        return plan
 
     def _starting(self) -> int:
         return sum(worker.state is State.STARTING for worker in self._workers.values())
@@ -301,6 +317,7 @@ class Pool:
             main=main_of_application(),
             preload=preload,
             max_frame=self._config.max_frame,
+            max_result=self._config.max_result,
             nice=self._config.nice,
             reuse_greenlets=self._config.reuse_greenlets,
             title=os.path.basename(sys.argv[0] if sys.argv else "") or "python",
@@ -442,6 +459,9 @@ class Pool:
                 completed.append((job, None, 0, started, finished))
             else:
                 data = body[SPAN_SIZE:]
+                if flags & SEALED:
+                    completed.append((job, bytes(data), data.nbytes, started, finished))
+                    continue
                 try:
                     result = _loads(data, buffers=buffers) if buffers else _loads(data)
                 except Exception as error:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from gtaskman.errors import ConfigurationError
+from gtaskman.places import SERVERS, is_server
 from gtaskman.queues.base import TaskQueue
 from gtaskman.queues.memory import InMemoryTaskQueue
 
-__all__ = ["InMemoryTaskQueue", "TaskQueue", "connect"]
+__all__ = ["InMemoryTaskQueue", "TaskQueue", "connect", "is_remote"]
+
+
+def is_remote(queue: TaskQueue | str) -> bool:
+    """Whether it is on a server, from which many managers fetch."""
+    return queue.remote if isinstance(queue, TaskQueue) else is_server(queue)
 
 
 def connect(queue: TaskQueue | str) -> TaskQueue:
@@ -15,6 +21,12 @@ def connect(queue: TaskQueue | str) -> TaskQueue:
         return queue
     if queue == "memory://":
         return InMemoryTaskQueue()
+    if is_server(queue):
+        from gtaskman.queues.redis import RedisTaskQueue
+
+        return RedisTaskQueue(queue)
     raise ConfigurationError(
-        f"no queue is known under {queue!r}: this version has 'memory://'", "url"
+        f"no queue is known under {queue!r}: there are 'memory://' and, on a server,"
+        f" {', '.join(f'{scheme}:' for scheme in SERVERS)}",
+        "url",
     )

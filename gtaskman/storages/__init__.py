@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
+from gtaskman.places import SERVERS, is_server
 from gtaskman.storages.base import TaskStorage
 from gtaskman.storages.memory import InMemoryTaskStorage
 
@@ -16,6 +17,12 @@ def connect(storage: TaskStorage | str | None, config: Configuration) -> TaskSto
         return storage
     if storage in (None, "memory://"):
         return InMemoryTaskStorage(config.keep_finished, config.keep_bytes)
+    if is_server(storage):
+        from gtaskman.storages.redis import RedisTaskStorage
+
+        return RedisTaskStorage(storage)
     raise ConfigurationError(
-        f"no storage is known under {storage!r}: this version has 'memory://'", "storage"
+        f"no storage is known under {storage!r}: there are 'memory://' and, on a server,"
+        f" {', '.join(f'{scheme}:' for scheme in SERVERS)}",
+        "storage",
     )

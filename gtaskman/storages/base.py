@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
 from typing import Protocol
 
 from gtaskman.report import Report, TaskStatus
@@ -39,6 +40,11 @@ class TaskStorage(abc.ABC):
         The last one comes by :meth:`update` in any case.
         """
         self.insert(task.report())
+
+    def finish(self, reports: Iterable[Report]) -> None:
+        """:meth:`update` with the last reports of tasks that it follows, many at once."""
+        for report in reports:
+            self.update(report)
 
     @abc.abstractmethod
     def update(self, report: Report) -> bool:

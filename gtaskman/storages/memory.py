@@ -6,7 +6,7 @@ import collections
 import heapq
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -61,6 +61,20 @@ class InMemoryTaskStorage(TaskStorage):
         del self._open[task_id]
         self._retain(report)
         return True
+
+    def finish(self, reports: Iterable[Report]) -> None:
+        # A hot loop: once for every task.
+        if self._fading:
+            self._fade()
+        still_open, finished, line, size = self._open, self._finished, self._line, 0
+        for report in reports:
+            if still_open.pop(report.id, None) is not None:
+                finished[report.id] = report
+                line.append(report)
+                size += report.result_size
+        self._bytes += size
+        if len(finished) > self._keep or self._bytes > self._keep_bytes:
+            self._evict()
 
     def cancel(self, task_id: str, reason: str = "") -> Report | None:
         known = self._read(task_id)

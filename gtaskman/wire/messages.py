@@ -41,6 +41,8 @@ TO_MANAGER = range(READY, PONG + 1)
 # greenlet beside others; ONCE (4), flush its result at once, so that a crash of the next task
 # cannot lose it; CLASS (16), the target is a Task class: revive it and call its run.
 CHUNK = 8  # its last argument is a list: call the target with each of its items
+# Of RUN and of DONE: the payload is an envelope, for a server in between (gtaskman.envelope).
+SEALED = 32
 
 
 class Why(enum.IntEnum):

@@ -17,6 +17,7 @@ class Settings:
     main: Main | None
     preload: tuple[str, ...]
     max_frame: int
+    max_result: int
     nice: int
     reuse_greenlets: bool
     title: str

@@ -1,0 +1,396 @@
+"""``Courier``: what a manager has of a queue that it shares with other hosts.
+
+::
+
+    pump: plan -> claim(), out of what was fetched        on_completed ... -> settle(): the outbox
+    greenlet: the outbox and a wish -> one turn on the server -> fetched -> pump
+
+A turn settles and claims in one trip, and one is under way at a time: while the server works on
+it, the hub hands out what the last one brought. Nothing asks without a reason: the server wakes
+us when something waits that we may take, and a heartbeat keeps our lease.
+
+The lease is kept by this parent, whatever its workers compute. Should it be lost, or be about to
+end while the server does not answer, all tasks held under it are stopped: somebody else may run
+them by then.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event
+
+from gtaskman.config import Configuration
+from gtaskman.errors import GTaskmanError
+from gtaskman.job import Job
+from gtaskman.pool.alarm import Alarm
+from gtaskman.queues.redis import BATCH, Berth, LeaseLost, RedisJob, RedisTaskQueue, read_call
+from gtaskman.redis.ledger import Settlement
+from gtaskman.redis.record import end_of
+from gtaskman.report import Report
+
+log = logging.getLogger(__name__)
+
+_BEATS = 4  # heartbeats in one lease
+_MANY = 16  # jobs that take as long to hand out as the server to bring more
+_FLUSH = 0.25  # seconds for which progress is gathered: of each task, the latest goes
+_LAST = 5.0  # seconds that the last words of a manager that ends may take
+
+
+class CourierListener(Protocol):
+    """What the courier asks of its manager, and tells it; always on its hub."""
+
+    def room(self, sync: int, asyncs: int) -> tuple[int, int]:
+        """How many of so many waiting tasks of each kind could be taken now."""
+
+    def on_fetched(self, jobs: list[Job]) -> None:
+        """They have come, and wait here: :meth:`on_capacity` follows."""
+
+    def on_capacity(self) -> None:
+        """There is something to be handed out."""
+
+    def on_recalled(self, job: Job, reason: str) -> None:
+        """Somebody wants this task cancelled."""
+
+    def on_lost(self, jobs: list[Job]) -> None:
+        """They are ours no longer, and must be stopped at once: nobody hears how they end."""
+
+
+class Courier:
+    """Fetches jobs for one manager, brings back how they ended, and keeps the leases.
+
+    To the manager's pump it looks like a queue of this process: what was fetched waits in it.
+    """
+
+    shared = True
+
+    def __init__(self, queue: RedisTaskQueue, listener: CourierListener, grace: float) -> None:
+        self._queue = queue
+        self._listener = listener
+        self._grace = grace  # seconds that stopping a task may take
+        self._sync: collections.deque[RedisJob] = collections.deque()
+        self._async: collections.deque[RedisJob] = collections.deque()
+        self._written: dict[str, RedisJob] = {}  # whose progress is to be told
+        self._berths: list[Berth] = []
+        self._news = Event()
+        self._quiet = False
+        self._greenlet: Any = None
+        self._subscriptions: dict[Berth, Any] = {}
+        self._next_beat = 0.0
+        self._next_flush = 0.0
+
+    # --- life
+
+    def start(self, loop: Any) -> None:
+        """Take up the leases and begin to fetch; returns at once."""
+        self._loop = loop
+        self._due = Alarm(loop)
+        self._fence = Alarm(loop)
+        self._greenlet = gevent.spawn(self._run)
+
+    def quiet(self) -> None:
+        """Fetch no more; what was fetched and has not begun goes back."""
+        self._quiet = True
+        self.refund([*self._sync, *self._async])
+        self._sync.clear()
+        self._async.clear()
+        self._news.set()
+
+    def loud(self) -> None:
+        """Take a :meth:`quiet` back."""
+        self._quiet = False
+        self._news.set()
+
+    def close(self) -> None:
+        """Say the last words, give the leases back, and let go of the server."""
+        self.quiet()
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._due.cancel()
+            self._fence.cancel()
+            with gevent.Timeout(_LAST, False):
+                self._say_last_words()
+        for subscription in self._subscriptions.values():
+            subscription.close()
+        self._queue.close()
+
+    def _say_last_words(self) -> None:
+        try:
+            for berth in self._berths:
+                while berth.outbox:
+                    berth.turn(0, 0, time.monotonic())
+                berth.ledger.resign(berth.owner)
+        except (GTaskmanError, LeaseLost) as error:
+            log.warning("the server could not be told of this manager's end: %s", error)
+
+    def forget(self) -> None:
+        """In a fork of the process: be a mere copy."""
+        self._greenlet = None
+        self._berths = []
+
+    # --- what the pump asks, as of any queue
+
+    paused = False
+
+    def configure(self, config: Configuration) -> None:
+        """Nothing of it matters here."""
+
+    def on_available(self, callback: Callable[[], None]) -> None:
+        """Who is told is the listener."""
+
+    def due(self) -> float | None:
+        """None: time is the server's affair."""
+        return None
+
+    def waiting(self) -> tuple[int, int]:
+        """How many jobs were fetched and wait here. Whoever asks has room for some."""
+        if not self._quiet and not all(all(berth.parked) for berth in self._berths):
+            self._news.set()
+        return len(self._sync), len(self._async)
+
+    def claim(self, sync: int, asyncs: int) -> list[Job]:
+        """Take up to so many of each kind of what was fetched."""
+        jobs: list[Job] = []
+        for line, count in ((self._async, asyncs), (self._sync, sync)):
+            for _ in range(min(count, len(line))):
+                jobs.append(line.popleft())
+        return jobs
+
+    def settle(self, job: Job, report: Report) -> None:
+        """A job has come to its end."""
+        assert isinstance(job, RedisJob)
+        self._written.pop(job.id, None)
+        job.berth.settle(job, job.settlement(report))
+        self._news.set()
+
+    def retry(self, job: Job, delay: float = 0.0) -> None:
+        """A job has failed and may try again."""
+        assert isinstance(job, RedisJob)
+        job.berth.settle(job, job.retrial(delay))
+        self._news.set()
+
+    def refund(self, jobs: Iterable[Job]) -> None:
+        """Jobs that have not run go back to their old places."""
+        for job in jobs:
+            assert isinstance(job, RedisJob)
+            job.berth.settle(job, job.refund())
+        self._news.set()
+
+    def progress(self, job: Job) -> None:
+        """A job's progress is to be told; of each job, the latest."""
+        assert isinstance(job, RedisJob)
+        self._written[job.id] = job
+        self._news.set()
+
+    def cancel(self, task_id: str) -> Job | None:
+        """Take a job out of what was fetched."""
+        for line in (self._sync, self._async):
+            for job in line:
+                if job.id == task_id:
+                    line.remove(job)
+                    return job
+        return None
+
+    def drop(self) -> list[Job]:
+        """Everything that was fetched and waits here."""
+        jobs: list[Job] = [*self._async, *self._sync]
+        self._sync.clear()
+        self._async.clear()
+        return jobs
+
+    # --- the greenlet
+
+    def _run(self) -> None:
+        self._next_beat = 0.0
+        while True:
+            try:
+                if not self._berths:
+                    self._berths = self._queue.berths()
+                    for berth in self._berths:
+                        self._enter(berth)
+                self._work()
+            except GTaskmanError:
+                log.exception("the queue %s answered with an error; trying again", self._queue)
+                gevent.sleep(1.0)
+
+    def _work(self) -> None:
+        while True:
+            now = time.monotonic()
+            if now >= self._next_beat:
+                self._next_beat = now + self._queue.lease / _BEATS
+                for berth in self._berths:
+                    self._guarded(berth, self._beat)
+            self._news.clear()
+            for berth in self._berths:
+                while self._guarded(berth, self._turn):
+                    pass
+            if self._written and now >= self._next_flush:
+                self._next_flush = now + _FLUSH
+                self._flush()
+            due = min(self._next_beat, self._next_flush if self._written else self._next_beat)
+            self._news.wait(max(0.0, due - time.monotonic()))
+
+    def _guarded(self, berth: Berth, act: Callable[[Berth], bool]) -> bool:
+        try:
+            return act(berth)
+        except LeaseLost:
+            log.error(
+                "the lease of %s on %s was lost: its tasks are stopped, others run them",
+                berth.owner,
+                berth.ledger.base,
+            )
+            self._abandon(berth)
+            self._enter(berth)
+            return True
+
+    def _enter(self, berth: Berth) -> None:
+        old = self._subscriptions.pop(berth, None)
+        if old is not None:
+            old.close()
+        self._subscriptions[berth] = berth.subscribe(self._on_message, self._on_again)
+        berth.enter(time.monotonic())
+        self._watch()
+
+    def _turn(self, berth: Berth) -> bool:
+        """One trip, if there is a reason for one; gives whether there may be one for another."""
+        sync, asyncs = self._wish(berth)
+        if not berth.outbox and not berth.wants(sync, asyncs):
+            return False
+        fetched = berth.turn(sync, asyncs, time.monotonic())
+        self._watch()
+        if fetched.next_due is not None:
+            self._due.set(fetched.next_due, self._on_due, berth)
+        if fetched.jobs:
+            for job in fetched.jobs:
+                (self._async if job.definition.is_async else self._sync).append(job)
+            self._listener.on_fetched(list(fetched.jobs))
+            if len(fetched.jobs) < _MANY:
+                self._listener.on_capacity()
+            else:
+                # They are handed out while the server is at the next trip.
+                self._loop.run_callback(self._listener.on_capacity)
+        return True
+
+    def _wish(self, berth: Berth) -> tuple[int, int]:
+        if self._quiet:
+            return 0, 0
+        # What waits beside what we took is known; of what came since, nothing.
+        known = berth.left if all(berth.left) else (BATCH, BATCH)
+        held = len(self._sync), len(self._async)
+        sync, asyncs = self._listener.room(known[0] + held[0], known[1] + held[1])
+        sync = max(0, min(BATCH, sync - held[0]))
+        return sync, max(0, min(BATCH - sync, asyncs - held[1]))
+
+    def _beat(self, berth: Berth) -> bool:
+        """Keep the lease; hear of cancels that nobody told us, and of tasks gone astray."""
+        sent = time.monotonic()
+        beat = berth.ledger.beat(berth.owner, berth.lease)
+        if beat.lost:
+            raise LeaseLost
+        berth.good_until = max(berth.good_until, sent + berth.lease)
+        self._watch()
+        berth.wake()  # one look now and then, lest a call was lost
+        for task_id, token, reason in beat.cancels:
+            self._recall(berth, task_id, token, reason)
+        if beat.owned != len(berth.held) + len(berth.outbox):
+            self._reconcile(berth)
+        if beat.next_due is not None:
+            self._due.set(beat.next_due, self._on_due, berth)
+        return False
+
+    def _reconcile(self, berth: Berth) -> None:
+        """What the server books on us and we know nothing of goes back; what it does not, ends.
+
+        A server that lost its last writes, in a failover for one, may disagree with us.
+        """
+        owned = berth.ledger.owned(berth.owner)
+        settled = {each.id for each in berth.outbox}
+        for task_id, token in owned.items():
+            held = berth.held.get(task_id)
+            if task_id not in settled and (held is None or held.token != token):
+                log.warning("task %s was booked on us by mistake, and goes back", task_id)
+                berth.outbox.append(Settlement(task_id, token, "B"))
+        strayed = [job for job in berth.held.values() if owned.get(job.id) != job.token]
+        if strayed:
+            log.warning("%d tasks are ours no longer, and are stopped", len(strayed))
+            self._let_go(berth, strayed)
+
+    def _abandon(self, berth: Berth) -> None:
+        """Everything that is held at this berth is somebody else's now."""
+        self._let_go(berth, list(berth.held.values()))
+        berth.renew()
+
+    def _let_go(self, berth: Berth, jobs: list[RedisJob]) -> None:
+        for job in jobs:
+            berth.held.pop(job.id, None)
+            self._written.pop(job.id, None)
+            self.cancel(job.id)
+        self._listener.on_lost(list(jobs))
+
+    # --- what happens meanwhile
+
+    def _on_message(self, berth: Berth, data: bytes) -> None:
+        """The server has woken us, or somebody wants a task cancelled."""
+        call = read_call(data)
+        if call is None:
+            berth.wake()
+            self._news.set()
+        else:
+            self._recall(berth, *call)
+
+    def _on_again(self, berth: Berth) -> None:
+        """The connection was away: a call may have been missed."""
+        berth.wake()
+        self._next_beat = 0.0
+        self._news.set()
+
+    def _on_due(self, berth: Berth) -> None:
+        """A delayed task may begin."""
+        berth.wake()
+        self._news.set()
+
+    def _recall(self, berth: Berth, task_id: str, token: int, reason: str) -> None:
+        job = berth.held.get(task_id)
+        if job is not None and job.token == token:
+            self._listener.on_recalled(job, reason)
+
+    def _watch(self) -> None:
+        """Be called when a lease may be about to end."""
+        at = min(each.good_until for each in self._berths) - self._grace
+        self._fence.set(max(0.0, at - time.monotonic()), self._on_fence)
+
+    def _on_fence(self) -> None:
+        """No heartbeat has got through for almost a lease.
+
+        A server that refuses connections gives our tasks to nobody: they go on. One that is
+        silent may be talking to others.
+        """
+        now = time.monotonic()
+        for berth in self._berths:
+            if berth.good_until - self._grace > now:
+                continue
+            if berth.held and self._queue.silent:
+                log.error(
+                    "the server has not answered for %.1f s: the tasks of %s are stopped before"
+                    " its lease ends",
+                    berth.lease - (berth.good_until - now),
+                    berth.ledger.base,
+                )
+                self._let_go(berth, list(berth.held.values()))
+        self._fence.set(1.0, self._on_fence)
+
+    def _flush(self) -> None:
+        written, self._written = self._written, {}
+        for berth in self._berths:
+            updates = [
+                (job.id, job.token, end_of(job.report()))
+                for job in written.values()
+                if job.berth is berth and job.id in berth.held
+            ]
+            for at in range(0, len(updates), BATCH):
+                berth.ledger.progress(berth.owner, updates[at : at + BATCH])

@@ -1,0 +1,543 @@
+"""The queue on a server, shared by the managers of many hosts.
+
+A :class:`Berth` is one manager's place at one named queue: under which name it owns tasks there,
+which ones, and what it has yet to say of them. The class in the middle is the plain contract of
+every queue, a call at a time; a manager works with the berths, many tasks with each trip.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gtaskman.backoff import Backoff
+from gtaskman.envelope import (
+    TASK_LIMIT,
+    Hints,
+    Keyring,
+    Sealed,
+    read_result,
+    read_task,
+    sign_result,
+)
+from gtaskman.errors import (
+    ConfigurationError,
+    EnvelopeError,
+    TaskDefinitionError,
+)
+from gtaskman.job import Job
+from gtaskman.queues.base import TaskQueue
+from gtaskman.queues.sending import Call, Sealer, check_entered
+from gtaskman.redis.address import Address
+from gtaskman.redis.keys import owner_channel
+from gtaskman.redis.ledger import STALE, Claim, Counts, Ledger, Settlement
+from gtaskman.redis.record import Record, end_of, report_of
+from gtaskman.redis.server import Server
+from gtaskman.report import Failure, FailureKind, Report, TaskStatus
+from gtaskman.task import Definition, registry
+from gtaskman.wire.messages import CHUNK, SEALED
+from gtaskman.wire.payload import Payload, decode_arguments
+
+log = logging.getLogger(__name__)
+
+BATCH = 128  # tasks that one trip settles, and that it brings
+_NOT_PARKED = (False, False)
+LEASE = 10.0  # seconds that an owner may be silent before its tasks are given to others
+
+
+class RedisJob(Job):
+    """A task that this manager owns on the server, while its lease and its token hold."""
+
+    sealed = b""  # its result, as its worker has sealed it
+
+    def __init__(
+        self, task_id: str, sealed: Sealed, definition: Definition, envelope: bytes, berth: Berth
+    ) -> None:
+        super().__init__(task_id, definition, Payload(SEALED, envelope, ()))
+        self.token = 0
+        self.berth = berth
+        self.created_at = sealed.created
+        if sealed.options.get("chunk"):
+            self.flags = CHUNK
+
+    def claimed_by(self, claim: Claim) -> RedisJob:
+        """It is ours now."""
+        self.token, self.attempt = claim.token, claim.attempt
+        self.crashes = self.losses = claim.losses
+        self.claimed = True
+        return self
+
+    def completed_report(self, result: Any, size: int, started: float, ended: float) -> Report:
+        """Its last report; the result stays sealed: it is for whoever sent the task."""
+        self.sealed = result or b""
+        return super().completed_report(None, size, started, ended)
+
+    def full(self, report: Report) -> Report:
+        """The report with its result, for those who listen here."""
+        if not self.sealed:
+            return report
+        hints = Hints.of(self.definition.target)
+        value = read_result(self.sealed, hints, accept="jmp" if self.berth.signed else "jm")
+        return msgspec.structs.replace(report, result=value)
+
+    def settlement(self, report: Report) -> Settlement:
+        """What the server is told of its end."""
+        result = self.berth.sign(self) if self.sealed else b""
+        return Settlement(self.id, self.token, _OUTCOMES[report.status], end_of(report), result)
+
+    def retrial(self, delay: float) -> Settlement:
+        """It failed, and waits ``delay`` seconds before it tries again."""
+        # Workers that died under it count beside owners that did: too many make it poison.
+        outcome = "L" if self.crashes > self.losses else "R"
+        return Settlement(self.id, self.token, outcome, delay=delay)
+
+    def refund(self) -> Settlement:
+        """It goes back to its old place; this attempt does not count."""
+        return Settlement(self.id, self.token, "B")
+
+
+_OUTCOMES = {TaskStatus.COMPLETED: "C", TaskStatus.FAILED: "F", TaskStatus.CANCELLED: "X"}
+
+
+class Fetched(NamedTuple):
+    """What a turn brought: jobs, and seconds until the next delayed task is due (or None)."""
+
+    jobs: list[RedisJob]
+    next_due: float | None
+
+
+class LeaseLost(Exception):
+    """Raised when the server has given this owner up, and its tasks to others."""
+
+
+class Berth:
+    """One manager's place at one queue."""
+
+    def __init__(self, ledger: Ledger, reader: Reader, lease: float) -> None:
+        self.ledger = ledger
+        self.lease = lease
+        self.held: dict[str, RedisJob] = {}  # what we own and have not settled
+        self.outbox: list[Settlement] = []  # what the server does not know yet
+        self.parked = _NOT_PARKED  # the kinds, sync and async, for which the server wakes us
+        self.good_until = 0.0  # the monotonic time until which the lease holds for certain
+        self.left = (0, 0)  # sync and async tasks that were ready beside what we took
+        self.owner = _fresh_owner()
+        self._calls = 0  # how often the server has woken us
+        self._reader = reader
+        self._requests = itertools.count(1)
+
+    def renew(self) -> list[RedisJob]:
+        """Begin again under a new name; gives what was held under the old one, and is lost."""
+        lost = list(self.held.values())
+        self.held.clear()
+        self.outbox.clear()
+        self.parked = _NOT_PARKED
+        self.owner = _fresh_owner()
+        return lost
+
+    def enter(self, now: float) -> None:
+        """Take up the lease; ``now`` is a monotonic time."""
+        self.ledger.beat(self.owner, self.lease, first=True)
+        self.ledger.announce({name: each.kind for name, each in registry.items()})
+        self.good_until = now + self.lease
+
+    def turn(self, sync: int, asyncs: int, now: float) -> Fetched:
+        """Settle what is in the outbox, and claim up to so many of each kind, in one trip.
+
+        Raises :class:`LeaseLost`. Tasks that cannot be read are FAILED with the next trip.
+        """
+        batch, calls = self.outbox[:BATCH], self._calls
+        reply = self.ledger.turn(self.owner, self.request(), batch, sync, asyncs, self.lease)
+        del self.outbox[: len(batch)]
+        if reply.lost:
+            raise LeaseLost
+        for settled, verdict in zip(batch, reply.verdicts, strict=True):
+            if verdict == STALE:
+                log.warning("the end of task %s came too late: others have it now", settled.id)
+        if sync or asyncs:
+            self.left = (reply.left_sync, reply.left_async)
+            self.parked = (
+                bool(sync) and not reply.left_sync,
+                bool(asyncs) and not reply.left_async,
+            )
+            if self._calls != calls:
+                # We were parked and woken again before we heard of the first.
+                self.parked = _NOT_PARKED
+            self.good_until = max(self.good_until, now + self.lease)
+        jobs = [job for claim in reply.claims if (job := self._take(claim)) is not None]
+        return Fetched(jobs, reply.next_due)
+
+    def request(self) -> str:
+        """A name for one more command, by which the server knows it if it is sent again."""
+        return f"{next(self._requests):x}"
+
+    def _take(self, claim: Claim) -> RedisJob | None:
+        job = self.job_of(claim.id, claim.envelope)
+        if isinstance(job, str):
+            log.error("task %s cannot be run: %s", claim.id, job)
+            self.outbox.append(_unreadable(claim, job))
+            return None
+        if job.definition.at_most_once and not self.ledger.vow(self.owner, claim.id, claim.token):
+            return None
+        self.held[claim.id] = job.claimed_by(claim)
+        return job
+
+    def job_of(self, task_id: str, envelope: bytes) -> RedisJob | str:
+        """The job of an envelope, or in words why there is none."""
+        read = self._reader.read(task_id, envelope)
+        if isinstance(read, str):
+            return read
+        return RedisJob(task_id, *read, envelope, self)
+
+    @property
+    def signed(self) -> bool:
+        """Whether what comes was signed by somebody we trust."""
+        return self._reader.keyring is not None
+
+    def sign(self, job: RedisJob) -> bytes:
+        """The result of a job, signed if we have the keys."""
+        return sign_result(
+            job.sealed,
+            self._reader.keyring,
+            queue=self.ledger.queue,
+            task_id=job.id,
+            name=job.definition.name,
+        )
+
+    def wants(self, sync: int, asyncs: int) -> bool:
+        """Whether there may be something for somebody who could take so many of each kind."""
+        return bool((sync and not self.parked[0]) or (asyncs and not self.parked[1]))
+
+    def wake(self) -> None:
+        """There may be something, the server says."""
+        self._calls += 1
+        self.parked = _NOT_PARKED
+
+    def subscribe(
+        self, on_message: Callable[[Berth, bytes], None], on_again: Callable[[Berth], None]
+    ) -> Any:
+        """Hear what the server has to say to this owner."""
+        base = self.ledger.base
+        return self.ledger.server.subscribe(
+            base,
+            owner_channel(base, self.owner),
+            functools.partial(on_message, self),
+            functools.partial(on_again, self),
+        )
+
+    def settle(self, job: RedisJob, settlement: Settlement) -> None:
+        """It is ours no longer: said with the next trip."""
+        if self.held.pop(job.id, None) is not None:
+            self.outbox.append(settlement)
+
+
+def _unreadable(claim: Claim, why: str) -> Settlement:
+    report = Report(
+        claim.id,
+        "?",
+        "sync",
+        TaskStatus.FAILED,
+        0.0,
+        error=Failure(FailureKind.ERROR, why, exc_type="gtaskman.errors.EnvelopeError"),
+        attempt=claim.attempt,
+    )
+    return Settlement(claim.id, claim.token, "F", end_of(report), b"", 0.0)
+
+
+def _fresh_owner() -> str:
+    return os.urandom(9).hex()
+
+
+class Reader:
+    """Envelopes -> what is to be run: by names of the registry, never by what a message says."""
+
+    def __init__(self, accept: str, keyring: Keyring | None, queue: str, limit: int) -> None:
+        self.keyring = keyring
+        self._accept, self._queue, self._limit = accept, queue, limit
+        self._known: dict[tuple[str, str], Definition] = {}
+
+    def read(self, task_id: str, envelope: bytes) -> tuple[Sealed, Definition] | str:
+        """The header and the definition, or in words why there is none."""
+        try:
+            sealed = read_task(
+                envelope,
+                accept=self._accept,
+                keyring=self.keyring,
+                queue=self._queue,
+                task_id=task_id,
+                limit=self._limit,
+            )
+        except EnvelopeError as error:
+            return str(error)
+        definition = registry.get(sealed.name)
+        if definition is None:
+            return (
+                f"no task named {sealed.name!r} is known to this manager: import the module that"
+                " defines it before the manager starts"
+            )
+        if not sealed.options:
+            return sealed, definition
+        try:
+            return sealed, self._under(definition, sealed.options)
+        except (TaskDefinitionError, ConfigurationError, TypeError) as error:
+            return f"its sender's limits make no sense: {error}"
+
+    def _under(self, definition: Definition, options: dict[str, Any]) -> Definition:
+        """The definition under the limits of the sender."""
+        key = (definition.name, repr(options))
+        known = self._known.get(key)
+        if known is None:
+            limits = {name: value for name, value in options.items() if name != "chunk"}
+            if "backoff" in limits:
+                limits["backoff"] = Backoff(**limits["backoff"])
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            known = self._known[key] = definition.replace(**limits) if limits else definition
+        return known
+
+
+_KEPT = 4096  # definitions under limits of their senders that are kept
+
+
+class RedisTaskQueue(TaskQueue):
+    """A queue on a Redis or Valkey server; its ``url`` may also be the name of a manager's queue.
+
+    ``queues`` are the names that a manager serves, the first ones first; what is enqueued without
+    a name goes to the first. ``namespace`` keeps applications on one server apart. ``lease`` are
+    the seconds for which an owner may be silent. ``accept`` are the codecs that are let in
+    (letters of :mod:`gtaskman.envelope`), ``keyring`` the keys that must have signed what comes.
+
+    Each method is one trip to the server, or more; a manager works with :meth:`berths` instead.
+    """
+
+    remote = True
+
+    def __init__(
+        self,
+        url: str | Address,
+        *,
+        queues: Sequence[str] = ("default",),
+        namespace: str | None = None,
+        lease: float = LEASE,
+        accept: str = "jm",
+        keyring: Keyring | None = None,
+        max_envelope: int = TASK_LIMIT,
+        patience: float | None = None,
+    ) -> None:
+        self.address = Address.parse(url) if isinstance(url, str) else url
+        self.namespace = namespace or self.address.namespace
+        self.queues = tuple(queues)
+        self.name = self.queues[0]
+        self.lease = lease
+        self.keyring = keyring
+        self._accept = accept
+        self._max_envelope = max_envelope
+        self._sealer = Sealer("json", keyring, max_envelope)
+        self._server = Server(self.address, patience=patience)
+        self._own: list[Berth] = []
+        self._ledgers: list[Ledger] = []
+        self._available: list[Callable[[], None]] = []
+        self._subscriptions: list[Any] = []
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """The records of each of the queues."""
+        if not self._ledgers:
+            self._ledgers = [Ledger(self._server, self.namespace, name) for name in self.queues]
+        return self._ledgers
+
+    def berths(self) -> list[Berth]:
+        """A place at each of the queues, for one manager. Raises what connecting raises."""
+        self.ledgers[0].check_server()
+        return [self._berth(ledger) for ledger in self.ledgers]
+
+    def _berth(self, ledger: Ledger) -> Berth:
+        reader = Reader(self._accept, self.keyring, ledger.queue, self._max_envelope)
+        return Berth(ledger, reader, self.lease)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the server does not answer, though nobody has refused a connection to it."""
+        return self._server.silent
+
+    def close(self) -> None:
+        """Let go of the server."""
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._server.close()
+
+    # --- the contract, a call at a time
+
+    def on_available(self, callback: Callable[[], None]) -> None:
+        self._available.append(callback)
+        if len(self._available) == 1:
+            for berth in self._places():
+                self._subscriptions.append(berth.subscribe(self._on_call, _nothing))
+
+    def _on_call(self, berth: Berth, _call: bytes) -> None:
+        berth.wake()
+        for callback in self._available:
+            callback()
+
+    def enqueue(self, job: Job) -> None:
+        definition, load = job.definition, job.payload
+        args, kwargs = decode_arguments(load.flags, load.body, load.buffers)
+        call = Call(
+            job.id,
+            definition.name,
+            definition.kind,
+            args,
+            kwargs,
+            {},
+            job.terms,
+            job.unique,
+            definition,
+        )
+        berth = self._places()[0]
+        entry = self._sealer.entry(call, berth.ledger.queue, "")
+        check_entered([entry], berth.ledger.enqueue([entry], os.urandom(6).hex()))
+
+    def claim(self, sync: int, asyncs: int) -> list[Job]:
+        jobs: list[Job] = []
+        for berth in self._places():
+            fetched = berth.turn(sync, asyncs, time.monotonic()).jobs
+            self._say(berth)
+            jobs.extend(fetched)
+            taken = sum(job.definition.is_async for job in fetched)
+            sync, asyncs = sync - (len(fetched) - taken), asyncs - taken
+        return jobs
+
+    def refund(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            assert isinstance(job, RedisJob)
+            job.berth.settle(job, job.refund())
+            self._say(job.berth)
+
+    def retry(self, job: Job, delay: float = 0.0) -> None:
+        assert isinstance(job, RedisJob)
+        job.berth.settle(job, job.retrial(delay))
+        self._say(job.berth)
+
+    def settle(self, job: Job, report: Report) -> None:
+        assert isinstance(job, RedisJob)
+        job.berth.settle(job, job.settlement(report))
+        self._say(job.berth)
+
+    def cancel(self, task_id: str) -> Job | None:
+        for berth in self._places():
+            job = self._waiting(berth, task_id)
+            if job is not None:
+                return job if berth.ledger.cancel(task_id, "") == "X" else None
+        return None
+
+    def _waiting(self, berth: Berth, task_id: str) -> Job | None:
+        record = berth.ledger.record(task_id)
+        if record is None or record.status != "W":
+            return None
+        envelope = berth.ledger.envelope(task_id)
+        job = berth.job_of(task_id, envelope) if envelope is not None else None
+        return job if isinstance(job, Job) else None
+
+    def drop(self) -> list[Job]:
+        return [
+            job
+            for berth in self._places()
+            for record in berth.ledger.find("W", 0, berth.ledger.counts().waiting)
+            if (job := self.cancel(record.id)) is not None
+        ]
+
+    def due(self) -> float | None:
+        return None  # the server sees to what is delayed, and wakes whoever may take it
+
+    def expired(self) -> list[Job]:
+        return []  # the server settles them
+
+    def pause(self) -> None:
+        for ledger in self.ledgers:
+            ledger.pause()
+
+    def resume(self) -> None:
+        for ledger in self.ledgers:
+            ledger.resume()
+
+    @property
+    def paused(self) -> bool:  # type: ignore[override] # it is the server's to say
+        return self.ledgers[0].counts().paused
+
+    def dead(self, offset: int = 0, limit: int = 50) -> list[Report]:
+        records = (
+            record for ledger in self.ledgers for record in ledger.find("F", 0, offset + limit)
+        )
+        return [report_of(record, _no_result) for record in records][offset : offset + limit]
+
+    def revive(self, task_id: str) -> Job | None:
+        for berth in self._places():
+            if berth.ledger.requeue([task_id]):
+                return self._waiting(berth, task_id)
+        return None
+
+    def waiting(self) -> tuple[int, int]:
+        every = self._counts()
+        return sum(each.ready_sync for each in every), sum(each.ready_async for each in every)
+
+    def delayed(self) -> int:
+        return sum(each.delayed for each in self._counts())
+
+    def running(self) -> int:
+        return sum(each.processing for each in self._counts())
+
+    def info(self) -> dict[str, Any]:
+        every = self._counts()
+        return {
+            "name": ",".join(self.queues),
+            "paused": any(each.paused for each in every),
+            "waiting": sum(each.ready_sync + each.ready_async for each in every),
+            "delayed": sum(each.delayed for each in every),
+            "running": sum(each.processing for each in every),
+            "dead": sum(each.failed for each in every),
+            "completed": sum(each.completed for each in every),
+            "cancelled": sum(each.cancelled for each in every),
+        }
+
+    def _counts(self) -> list[Counts]:
+        return [ledger.counts() for ledger in self.ledgers]
+
+    def _places(self) -> list[Berth]:
+        """Our own berths, for the calls of this contract."""
+        if not self._own:
+            self._own = self.berths()
+            for berth in self._own:
+                berth.enter(time.monotonic())
+        return self._own
+
+    def _say(self, berth: Berth) -> None:
+        """Send what is in the outbox."""
+        while berth.outbox:
+            berth.turn(0, 0, time.monotonic())
+
+    def __repr__(self) -> str:
+        return f"<RedisTaskQueue {self.address} {','.join(self.queues)}>"
+
+
+def _nothing(_berth: Berth) -> None:
+    pass
+
+
+def _no_result(_record: Record) -> None:
+    return None
+
+
+def read_call(data: bytes) -> tuple[str, int, str] | None:
+    """What an owner is told: an id, its token and a reason to cancel it; None for a wake-up."""
+    if not data.startswith(b"x "):
+        return None
+    head, _, reason = data.partition(b"\n")
+    _, token, task_id = head.decode().split(" ", 2)
+    return task_id, int(token), reason.decode(errors="replace")

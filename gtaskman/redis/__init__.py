@@ -1,0 +1,1 @@
+"""Redis as queue, storage and switchboard: records, scripts, connections."""

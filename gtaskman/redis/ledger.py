@@ -1,0 +1,456 @@
+"""``Ledger``: one queue's records on the server, one method for each script.
+
+Bytes in and bytes out: what is in an envelope, an end or a progress is for others. The ledger
+keeps nothing itself and decides nothing: the scripts do, in one step each, by the server's clock.
+All methods wait cooperatively, and raise :class:`ServerUnavailable` and :class:`ServerError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from gtaskman.errors import ConfigurationError, ServerError
+from gtaskman.redis import scripts
+from gtaskman.redis.keys import queue_base
+from gtaskman.redis.record import Record, body_of, record_of
+
+if TYPE_CHECKING:
+    from gtaskman.redis.server import Server
+
+log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+
+BATCH = 128  # the most that one script takes or gives
+BATCH_BYTES = 4 * 1024 * 1024  # of envelopes or results in one script
+LONGEST_REASON = 4096  # characters of the reason of a cancel
+LONGEST_KEY = 48  # bytes of a unique key that are kept as they are; a longer one is hashed
+
+DONE, REPLAY, STALE, GONE = 1, 2, 0, -1
+"""What became of a settlement: done, done before, refused as the lease was lost, no such record."""
+
+_UNKNOWN_POLICY = (
+    "the server does not tell its maxmemory-policy (%s): see to it that it is noeviction,"
+    " or tasks may be lost when it is full"
+)
+
+INDEXES = {"W": ("ws", "wa", "wx"), "P": ("run",), "C": ("xC",), "F": ("xF",), "X": ("xX",)}
+"""Where records of each status are listed by sequence."""
+
+
+class Entry(NamedTuple):
+    """A task to be enqueued. Times are seconds; 0 and "" mean none."""
+
+    id: str
+    name: str
+    kind: str  # "s" sync, "a" async
+    priority: int  # -100..100, higher first
+    delay: float  # from now, by the server's clock
+    eta: float  # since the epoch; the later of both counts
+    ttl: float  # from when it is due, within which it must have started
+    result_ttl: float  # that it is kept when finished, 10 at least
+    max_losses: int  # owners that may die under it before it is given up
+    once: bool  # never handed out a second time
+    unique: str  # nobody else waits or runs under this key
+    reply: str  # the channel to tell of its end
+    envelope: bytes
+
+
+class Settlement(NamedTuple):
+    """How one attempt came out.
+
+    ``outcome``: ``C``, ``F`` or ``X``, the end; ``R``, try again after ``delay`` seconds, behind
+    all others; ``L``, likewise, and it took a worker with it, which counts as a loss; ``B``, it has
+    not run: back to its place, not counted.
+    """
+
+    id: str
+    token: int
+    outcome: str
+    end: bytes = b""
+    result: bytes = b""
+    delay: float = 0.0
+
+
+class Claim(NamedTuple):
+    """A task that an owner now holds, under ``token``; ``attempt`` counts from 1."""
+
+    id: str
+    token: int
+    attempt: int
+    losses: int
+    envelope: bytes
+
+
+class Turn(NamedTuple):
+    """What a turn came to. ``lost``: the owner is none any more, and got nothing.
+
+    ``next_due``: seconds until the next delayed task is due, or None. ``left_sync`` and
+    ``left_async`` are ready and were not taken; none of them while the queue is paused.
+    """
+
+    lost: bool
+    verdicts: list[int]
+    claims: list[Claim]
+    next_due: float | None
+    left_sync: int
+    left_async: int
+
+
+class Cancel(NamedTuple):
+    """A task that its owner shall cancel."""
+
+    id: str
+    token: int
+    reason: str
+
+
+class Beat(NamedTuple):
+    """What a beat came to. ``owned``: how many tasks the owner holds, as the server knows.
+
+    ``cancels`` are all that are asked of it and not settled, 128 at most. ``reaped`` and ``swept``:
+    how many tasks were taken from dead owners, how many finished ones were forgotten.
+    """
+
+    lost: bool
+    owned: int
+    cancels: list[Cancel]
+    next_due: float | None
+    paused: bool
+    reaped: int
+    swept: int
+
+
+class Counts(NamedTuple):
+    """How many records stand how now; ``total_`` ones: how many have ever.
+
+    ``waiting`` is the sum of ``ready_sync``, ``ready_async`` and ``delayed``.
+    """
+
+    waiting: int
+    ready_sync: int
+    ready_async: int
+    delayed: int
+    processing: int
+    completed: int
+    failed: int
+    cancelled: int
+    total_queued: int
+    total_completed: int
+    total_failed: int
+    total_cancelled: int
+    paused: bool
+
+    def of(self, letter: str) -> int:
+        """How many have this status letter."""
+        return int(self[_PLACES[letter]])
+
+
+_PLACES = {"W": 0, "P": 4, "C": 5, "F": 6, "X": 7}
+
+
+class Ledger:
+    """The records of the queue ``queue`` in ``namespace``. Raises :class:`ConfigurationError`."""
+
+    def __init__(self, server: Server, namespace: str, queue: str) -> None:
+        self.server = server
+        self.namespace = namespace
+        self.queue = queue
+        self.base = queue_base(namespace, queue)
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.base}>"
+
+    def check_server(self) -> None:
+        """Raise :class:`ConfigurationError` if the server may drop records when it is full."""
+        try:
+            reply = self.server.call(self.base, "CONFIG", "GET", "maxmemory-policy")
+        except ServerError as error:
+            log.warning(_UNKNOWN_POLICY, error)
+            return
+        policy = _setting(reply)
+        if policy != "noeviction":
+            raise ConfigurationError(
+                f"the server's maxmemory-policy is {policy!r}, which drops tasks when it is full:"
+                " set 'maxmemory-policy noeviction' in its configuration, or for now"
+                " 'redis-cli config set maxmemory-policy noeviction'"
+            )
+
+    # --- whoever submits -------------------------------------------------------------------------
+
+    def enqueue(self, entries: Sequence[Entry], request: str) -> list[str | None]:
+        """Add tasks; gives for each None, or the id of the task in its way.
+
+        That is its own id, if it waits or runs already, or the id of the one that holds its unique
+        key. A finished record of the id is replaced. ``request`` is a short text, another one for
+        each call: under the same one nothing is added twice, and the answers are the same.
+        """
+        answers: list[str | None] = []
+        for batch in _batches(entries, _size_of_entry):
+            args: list[Any] = [request, len(answers)]
+            for entry in batch:
+                args += _arguments(entry)
+            reply = self._script(scripts.ENQUEUE, *args)
+            answers += [None if each == 1 else each.decode() for each in reply]
+        return answers
+
+    def cancel(self, task_id: str, reason: str = "") -> str | None:
+        """Cancel a waiting task, or have the owner of a running one asked to.
+
+        Gives the status letter after it: ``X`` it is cancelled, ``P`` its owner is asked, ``C`` or
+        ``F`` it was too late; or None if it is unknown.
+        """
+        reply = self._script(scripts.CANCEL, task_id, reason[:LONGEST_REASON])
+        return None if reply is None else str(reply.decode())
+
+    def watch(
+        self, channel: str, ids: Iterable[str], progress: bool = False
+    ) -> list[Record | None]:
+        """Have ``channel`` told of the ends of tasks, and of their progress; gives their records.
+
+        No end is missed: it is in the record, or will be told. None stands for an unknown one.
+        """
+        wanted = list(ids)
+        records: list[Record | None] = []
+        while len(records) < len(wanted):
+            some = wanted[len(records) : len(records) + BATCH]
+            reply = self._script(scripts.WATCH, channel, int(progress), *some)
+            records += [record_of(*each) if each else None for each in reply]
+        return records
+
+    def record(self, task_id: str) -> Record | None:
+        """The record of a task, or None."""
+        reply = self._script(scripts.SHOW, task_id)
+        return record_of(*reply) if reply else None
+
+    def envelope(self, task_id: str) -> bytes | None:
+        """The envelope of a task that has not ended, or has failed; None if there is none."""
+        reply = self.server.call(self.base, "GET", f"{self.base}:p:{task_id}")
+        return None if reply is None else bytes(reply)
+
+    def delete(self, task_id: str) -> bool:
+        """Forget a task that is not running; gives whether it was there.
+
+        Whoever waits for a waiting one is told that it was cancelled. If the server's reply was
+        lost on the way, it may give False although it was there.
+        """
+        return bool(self._script(scripts.DELETE, task_id, 0))
+
+    def find(self, statuses: str = "WPCFX", offset: int = 0, limit: int = 50) -> list[Record]:
+        """Records with these status letters, in order of submission."""
+        indexes = [index for letter in dict.fromkeys(statuses) for index in INDEXES[letter]]
+        return find(self.server, self.base, indexes, offset, limit)
+
+    def counts(self) -> Counts:
+        """How many tasks stand how, exactly, whatever their number."""
+        *numbers, paused = self._script(scripts.COUNTS)
+        return Counts._make((*numbers, bool(paused)))
+
+    def pause(self) -> None:
+        """Hand out nothing any more; what runs goes on."""
+        self._script(scripts.PAUSE, 1)
+
+    def resume(self) -> None:
+        """Hand out tasks again."""
+        self._script(scripts.PAUSE, 0)
+
+    def requeue(self, ids: Iterable[str]) -> int:
+        """Send failed tasks back to wait, their attempts counted from 1 again; gives how many.
+
+        Those that are not failed, or whose unique key another task holds, stay as they are.
+        """
+        request = secrets.token_hex(6)
+        batches = _batches(list(ids), len)
+        return sum(self._script(scripts.REQUEUE, request, *batch) for batch in batches)
+
+    # --- owners ----------------------------------------------------------------------------------
+
+    def beat(self, owner: str, lease: float, first: bool = False) -> Beat:
+        """Renew the lease of an owner, from now for so many seconds, and keep house.
+
+        To be called several times in each lease: if nobody does for half of one, the server is
+        taken to have been away, and every owner gets a fresh lease. ``first`` makes the owner
+        known; one whose lease was lost never comes back under its name.
+        """
+        reply = self._script(scripts.BEAT, owner, _milliseconds(lease), int(first))
+        lost, owned, cancels, due, paused, reaped, swept = reply
+        asked = [
+            Cancel(task_id.decode(), int(token), reason.decode(errors="replace"))
+            for task_id, token, reason in zip(*[iter(cancels)] * 3, strict=True)
+        ]
+        return Beat(bool(lost), owned, asked, _due(due), bool(paused), reaped, swept)
+
+    def turn(
+        self,
+        owner: str,
+        request: str,
+        settlements: Sequence[Settlement],
+        sync: int,
+        asyncs: int,
+        lease: float,
+    ) -> Turn:
+        """Settle what came to an end, and claim up to ``sync`` and ``asyncs`` tasks of each kind.
+
+        Both may be empty; 128 tasks at most are claimed, and the lease is renewed. Under the same
+        ``request``, another one for each turn, it gives the same batch again. An owner that asked
+        for more than was ready is parked, and woken on its channel.
+        """
+        verdicts: list[int] = []
+        batches = list(_batches(settlements, _size_of_settlement)) or [settlements]
+        for batch in batches[:-1]:
+            verdicts += self._turn(owner, request, batch, 0, 0, lease).verdicts
+        turn = self._turn(owner, request, batches[-1], sync, asyncs, lease)
+        return turn._replace(verdicts=verdicts + turn.verdicts) if verdicts else turn
+
+    def _turn(
+        self,
+        owner: str,
+        request: str,
+        settlements: Sequence[Settlement],
+        sync: int,
+        asyncs: int,
+        lease: float,
+    ) -> Turn:
+        args: list[Any] = [owner, request, _milliseconds(lease), sync, asyncs]
+        for task_id, token, outcome, end, result, delay in settlements:
+            args += (task_id, token, outcome, _milliseconds(delay), body_of(end, result))
+        reply = self._script(scripts.TURN, *args)
+        lost, verdicts, flat, due, left_sync, left_async = reply
+        claims = [
+            Claim(flat[at].decode(), int(flat[at + 1]), flat[at + 2], flat[at + 3], flat[at + 4])
+            for at in range(0, len(flat), 5)
+        ]
+        return Turn(bool(lost), verdicts, claims, _due(due), left_sync, left_async)
+
+    def progress(self, owner: str, updates: Sequence[tuple[str, int, bytes]]) -> int:
+        """Keep how far running tasks are, each an id, its token and a blob; gives how many it was.
+
+        What the owner does not hold under that token is left out.
+        """
+        kept = 0
+        for batch in _batches(updates, _size_of_update):
+            kept += self._script(scripts.PROGRESS, owner, *[each for up in batch for each in up])
+        return kept
+
+    def owned(self, owner: str) -> dict[str, int]:
+        """The tasks that an owner holds, and their tokens."""
+        flat = self.server.call(self.base, "HGETALL", f"{self.base}:o:{owner}")
+        return {
+            task_id.decode(): int(token)
+            for task_id, token in zip(flat[::2], flat[1::2], strict=True)
+        }
+
+    def vow(self, owner: str, task_id: str, token: int) -> bool:
+        """Mark a running task as one that is never handed out again; False if it is not held."""
+        return bool(self._script(scripts.VOW, owner, task_id, token))
+
+    def resign(self, owner: str) -> None:
+        """The clean end of an owner: what it still holds goes back, not counted.
+
+        Those that may be handed out once have perhaps run, and fail.
+        """
+        while self._script(scripts.RESIGN, owner):
+            pass
+
+    def owners(self) -> int:
+        """How many owners hold a lease, or are about to lose it."""
+        return int(self.server.call(self.base, "ZCARD", f"{self.base}:own"))
+
+    def announce(self, kinds: Mapping[str, str]) -> None:
+        """Tell which tasks an owner can run: names, each with its kind (``sync``, ``async``)."""
+        if kinds:
+            flat = [text for pair in kinds.items() for text in pair]
+            self.server.call(self.base, "HSET", f"{self.base}:names", *flat)
+
+    def names(self) -> dict[str, str]:
+        """The names that owners have ever announced, each with its kind."""
+        flat = self.server.call(self.base, "HGETALL", f"{self.base}:names")
+        return {
+            name.decode(): kind.decode() for name, kind in zip(flat[::2], flat[1::2], strict=True)
+        }
+
+    def _script(self, script: scripts.Script, *args: Any) -> Any:
+        return self.server.script(script, self.base, *args)
+
+
+def find(
+    server: Server, base: str, indexes: Sequence[str], offset: int, limit: int
+) -> list[Record]:
+    """A page of the records that are listed in ``indexes``, in order of submission."""
+    found: list[Record] = []
+    after = 0
+    while len(found) < limit:
+        most = min(BATCH, limit - len(found))
+        reply = server.script(scripts.FIND, base, after, offset, most, *indexes)
+        if not reply:
+            break
+        found += [record_of(*each) for each in reply]
+        after, offset = found[-1].sequence, 0
+    return found
+
+
+# --- what the scripts take -----------------------------------------------------------------------
+
+
+def _arguments(entry: Entry) -> tuple[Any, ...]:
+    unique = entry.unique
+    if len(unique.encode()) > LONGEST_KEY:
+        unique = hashlib.sha1(unique.encode(), usedforsecurity=False).hexdigest()
+    return (
+        entry.id,
+        entry.name,
+        entry.kind,
+        entry.priority,
+        _milliseconds(entry.delay),
+        _milliseconds(entry.eta),
+        _milliseconds(entry.ttl),
+        _milliseconds(entry.result_ttl),
+        entry.max_losses,
+        int(entry.once),
+        unique,
+        entry.reply,
+        entry.envelope,
+    )
+
+
+def _milliseconds(seconds: float) -> int:
+    """At least one where it is above none."""
+    return math.ceil(seconds * 1000) if seconds > 0 else 0
+
+
+def _due(milliseconds: int) -> float | None:
+    return None if milliseconds < 0 else milliseconds / 1000
+
+
+def _batches(items: Sequence[_Item], size: Callable[[_Item], int]) -> Iterator[Sequence[_Item]]:
+    """The items in parts that are small enough for one script each."""
+    start = total = 0
+    for at, item in enumerate(items):
+        total += size(item)
+        if at > start and (at - start == BATCH or total > BATCH_BYTES):
+            yield items[start:at]
+            start, total = at, size(item)
+    if start < len(items):
+        yield items[start:] if start else items
+
+
+def _size_of_entry(entry: Entry) -> int:
+    return len(entry.envelope)
+
+
+def _size_of_settlement(settlement: Settlement) -> int:
+    return len(settlement.result) + len(settlement.end)
+
+
+def _size_of_update(update: tuple[str, int, bytes]) -> int:
+    return len(update[2])
+
+
+def _setting(reply: Any) -> str:
+    """The value in the reply to ``CONFIG GET``, whichever protocol it came by."""
+    values = list(reply.values()) if isinstance(reply, dict) else reply[1::2]
+    return values[0].decode() if values else ""

@@ -1,0 +1,236 @@
+"""``Record``: what the server keeps of a task; and how reports become records and records reports.
+
+Nothing here talks to a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gtaskman.errors import PayloadError
+from gtaskman.report import DEFAULT_TARGET, Failure, FailureKind, Report, TaskStatus
+
+LETTERS = {
+    TaskStatus.WAITING: "W",
+    TaskStatus.PROCESSING: "P",
+    TaskStatus.COMPLETED: "C",
+    TaskStatus.FAILED: "F",
+    TaskStatus.CANCELLED: "X",
+}
+STATUSES = {letter: status for status, letter in LETTERS.items()}
+KINDS = {"s": "sync", "a": "async"}
+
+
+class Record(NamedTuple):
+    """The fields of one record. Times are seconds since the epoch, by the server's clock.
+
+    ``why`` says how it ended if no owner told it: the reason of a cancel, or ``expired``,
+    ``poison`` or ``lost``. ``stopping`` is the reason why a running one shall be cancelled.
+    ``progress`` and ``end`` are what :func:`end_of` made of a report, ``result`` an envelope.
+    """
+
+    id: str
+    status: str  # W waiting, P running, C completed, F failed, X cancelled
+    name: str
+    kind: str  # s or a
+    sequence: int
+    priority: int
+    created: float
+    started: float | None
+    finished: float | None
+    attempt: int  # 0 until it is first handed out
+    losses: int
+    token: int  # 0 until then
+    owner: str
+    once: bool
+    unique: str
+    ttl: float
+    why: str
+    stopping: str | None
+    progress: bytes
+    end: bytes
+    result: bytes
+
+
+Decoder = Callable[[Record], Any]
+"""Makes the value of a completed record's result; a signature is over its id and name too."""
+
+
+def record_of(task_id: bytes, flat: Sequence[bytes], body: bytes) -> Record:
+    """A record of the fields, names and values in turn, and the body that the scripts give."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    stopping = fields.get(b"x")
+    return Record(
+        task_id.decode(),
+        _text(fields, b"st"),
+        _text(fields, b"n"),
+        _text(fields, b"k"),
+        int(fields.get(b"q", 0)),
+        int(fields.get(b"pr", 0)),
+        _seconds(fields, b"c") or 0.0,
+        _seconds(fields, b"b"),
+        _seconds(fields, b"f"),
+        int(fields.get(b"a", 0)),
+        int(fields.get(b"lo", 0)),
+        int(fields.get(b"t", 0)),
+        _text(fields, b"ow"),
+        b"on" in fields,
+        _text(fields, b"u"),
+        _seconds(fields, b"tt") or 0.0,
+        _text(fields, b"y"),
+        None if stopping is None else stopping.decode(errors="replace"),
+        fields.get(b"pg", b""),
+        *parts(body),
+    )
+
+
+def body_of(end: bytes, result: bytes) -> bytes:
+    """The end and the result as one text of bytes; empty if both are."""
+    return b"%d\n%b%b" % (len(end), end, result) if end or result else b""
+
+
+def parts(body: bytes) -> tuple[bytes, bytes]:
+    """The end and the result in what :func:`body_of` made."""
+    if not body:
+        return b"", b""
+    size, _, rest = body.partition(b"\n")
+    length = int(size)
+    return rest[:length], rest[length:]
+
+
+def _text(fields: Mapping[bytes, bytes], name: bytes) -> str:
+    return fields.get(name, b"").decode(errors="replace")
+
+
+def _seconds(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
+    value = fields.get(name)
+    return None if value is None else int(value) / 1000
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+class _Told(msgspec.Struct, array_like=True, gc=False):
+    """What a report has beside what its record says; new fields only at the end."""
+
+    created_at: float
+    message: str = ""
+    completed: int | float = 0
+    target: int | float = DEFAULT_TARGET
+    error: Failure | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempt: int = 1
+    worker: int | None = None
+    revision: int = 0
+    result_size: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Told)
+
+
+def end_of(report: Report) -> bytes:
+    """A report as bytes, without its id, name, kind, status and result; of a running task too."""
+    return _encoder.encode(
+        _Told(
+            report.created_at,
+            report.message,
+            _number(report.completed),
+            _number(report.target),
+            report.error,
+            report.started_at,
+            report.finished_at,
+            report.attempt,
+            report.worker,
+            report.revision,
+            report.result_size,
+        )
+    )
+
+
+def _number(value: float) -> float:
+    """As the task gave it where MessagePack has it: an int of 64 bits, or a float."""
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    return float(value)
+
+
+def report_of(record: Record, result_decoder: Decoder) -> Report:
+    """The report that a record stands for.
+
+    ``result_decoder`` is asked for the result of a completed one that has any. Raises
+    :class:`PayloadError` for a damaged record, and whatever the decoder raises.
+    """
+    status = STATUSES[record.status]
+    kind = KINDS.get(record.kind, record.kind)
+    blob = record.end or record.progress
+    if not blob:
+        return _report_untold(record, status, kind)
+    told = _read(record.id, blob)
+    completed = status is TaskStatus.COMPLETED
+    return Report(
+        record.id,
+        record.name,
+        kind,
+        status,
+        told.created_at,
+        told.message,
+        told.completed,
+        told.target,
+        result_decoder(record) if completed and record.result else None,
+        told.error,
+        told.started_at,
+        told.finished_at,
+        told.attempt,
+        told.worker,
+        told.revision,
+        told.result_size,
+    )
+
+
+def _read(task_id: str, blob: bytes) -> _Told:
+    try:
+        return _decoder.decode(blob)
+    except msgspec.MsgspecError as error:
+        raise PayloadError(
+            f"the record of task {task_id!r} is damaged, or of a later version: {error}"
+        ) from None
+
+
+def _report_untold(record: Record, status: TaskStatus, kind: str) -> Report:
+    """Of a task of which no owner told anything: it waits, has just begun, or ended without one."""
+    error = _failure(record) if status is TaskStatus.FAILED else None
+    return Report(
+        record.id,
+        record.name,
+        kind,
+        status,
+        record.created,
+        error.message if error else record.why,
+        error=error,
+        started_at=record.started,
+        finished_at=record.finished,
+        attempt=max(1, record.attempt),
+        revision=_revision(record),
+    )
+
+
+def _revision(record: Record) -> int:
+    """One above those of the attempts before; tokens are microseconds, and rise."""
+    if record.finished is not None:
+        return max(record.token + 1, int(record.finished * 1_000_000))
+    return record.token or 1
+
+
+def _failure(record: Record) -> Failure:
+    if record.why == "expired":
+        return Failure(FailureKind.EXPIRED, f"it had not started within {record.ttl:g} s")
+    if record.why == "poison":
+        what = f"the managers that ran it died, {record.losses} times: it is given up"
+        return Failure(FailureKind.CRASH, what)
+    what = "its manager died, and it may be run at most once: it is lost with its owner"
+    return Failure(FailureKind.CRASH, what)

@@ -1,0 +1,62 @@
+-- Adds tasks. ARGV: request, number of the first entry in that request, then for each entry:
+--   id name kind priority delay_ms due_ms ttl_ms keep_ms max_losses once unique reply envelope
+-- Gives for each: 1 it waits; or the id of the task in its way (its own: that id waits or runs
+-- already; another: the holder of its unique key). A finished record of the id is replaced.
+-- Sent again: a record knows the request that made it, and its number therein.
+
+local request, first = ARGV[1], tonumber(ARGV[2])
+local entries = (#ARGV - 2) / 13
+local state = call('HMGET', STATE, 'seq', 'queued', 'paused')
+local seq, queued = tonumber(state[1] or 0), tonumber(state[2] or 0)
+local answers = {}
+
+local function add(entry, id, name, kind, priority, delay, due, ttl, keep, losses, once, unique,
+                   reply, envelope)
+  local made_by = request .. '/' .. (first + entry)
+  local known = call('HMGET', T(id), 'st', 'rq')
+  if known[1] then
+    if known[2] == made_by then return 1 end
+    if known[1] == 'W' or known[1] == 'P' then return id end
+  end
+  if unique ~= '' then
+    local holder = call('HGET', B .. ':u', unique)
+    if holder then return holder end
+    call('HSET', B .. ':u', unique, id)
+  end
+  if known[1] then forget(id, known[1]) end
+  seq = seq + 1
+  queued = queued + 1
+  local r = {k = kind, q = S(seq)}
+  local f = {'st', 'W', 'n', name, 'k', kind, 'q', r.q, 'c', MOMENT, 'rt', keep, 'ml', losses,
+             'rq', made_by}
+  local function note(field, value)
+    f[#f + 1] = field
+    f[#f + 1] = value
+  end
+  if priority ~= '0' then
+    r.pr = priority
+    note('pr', priority)
+  end
+  if once == '1' then note('on', '1') end
+  if unique ~= '' then note('u', unique) end
+  if reply ~= '' then note('w', short(reply)) end
+  due = math.max(NOW + tonumber(delay), tonumber(due))
+  if ttl ~= '0' then
+    local start_by = S(due + tonumber(ttl))
+    note('tt', ttl)
+    note('sb', start_by)
+    call('ZADD', B .. ':tl', start_by, id)
+  end
+  call('HSET', T(id), unpack(f))
+  call('SET', P(id), envelope)
+  if due > NOW then postpone(id, r, due) else place(id, r) end
+  return 1
+end
+
+for entry = 0, entries - 1 do
+  local at = 3 + entry * 13
+  answers[entry + 1] = add(entry, unpack(ARGV, at, at + 12))
+end
+call('HSET', STATE, 'seq', S(seq), 'queued', S(queued))
+close(state[3])
+return answers

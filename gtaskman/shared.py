@@ -1,0 +1,217 @@
+"""A manager whose queue is on a server, where other hosts take from it as well.
+
+It is the manager that it derives from, with a courier where that one has its queue: jobs come by
+:meth:`SharedManager.on_fetched`, and what it cannot finish goes back, for others to run. What is
+submitted to it goes to the server too, and may run anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from gtaskman.client import Client
+from gtaskman.config import Configuration
+from gtaskman.courier import Courier
+from gtaskman.errors import GTaskmanError
+from gtaskman.handle import TaskHandle
+from gtaskman.job import Job
+from gtaskman.manager import State, TaskManager
+from gtaskman.queues import TaskQueue
+from gtaskman.queues.redis import RedisTaskQueue
+from gtaskman.report import Failure, FailureKind, Report
+from gtaskman.storages import InMemoryTaskStorage, TaskStorage
+from gtaskman.storages.redis import RedisTaskStorage
+from gtaskman.wire.messages import Why
+
+log = logging.getLogger(__name__)
+
+_MARGIN = 1.0  # seconds beside those that a task may take to stop, before a lease ends
+
+
+class SharedManager(TaskManager):
+    """Runs tasks of a queue that it shares with other managers."""
+
+    queue: RedisTaskQueue
+    _line: Courier  # type: ignore[assignment] # what the pump asks of a queue, it has
+
+    def __init__(
+        self,
+        queue: TaskQueue | str,
+        config: Configuration | None = None,
+        storage: TaskStorage | str | None = None,
+    ) -> None:
+        super().__init__(queue, config, storage)
+        if storage is None:
+            # The server keeps the reports: its records are read, and nobody need be told.
+            self.storage = RedisTaskStorage.of(self.queue.ledgers[0])
+            self._archive = InMemoryTaskStorage(keep=0)
+        self.client = Client(
+            self.queue.address,
+            queue=self.queue.name,
+            namespace=self.queue.namespace,
+            keyring=self.queue.keyring,
+            patience=None,
+        )
+
+    def _make_line(self) -> Courier:  # type: ignore[override]
+        return Courier(self.queue, self, self.config.kill_grace + _MARGIN)
+
+    # --- life
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        self._keep_alive()
+        self._line.start(self._loop)
+
+    def quiet(self) -> None:
+        """Fetch no more tasks until :meth:`loud`; those that run go on."""
+        self._at_home(self._line.quiet)
+
+    def loud(self) -> None:
+        """Fetch tasks again."""
+        self._at_home(self._line.loud)
+
+    def _begin_drain(self) -> None:
+        self._line.quiet()
+
+    def _give_up(self, job: Job) -> None:
+        """Its time is over: somebody else shall run it, unless it may run only once."""
+        if job.definition.at_most_once and job.number:
+            super()._give_up(job)
+            return
+        self._hand_back(job)
+        if job.number and self._pool is not None:
+            self._pool.cancel(job, Why.CANCELLED)
+
+    def _hand_back(self, job: Job) -> None:
+        self._line.refund([job])
+        self._leave(job)
+
+    def _end(self) -> None:
+        for job in list(self._jobs.values()):
+            self._give_up(job)
+        self._line.close()
+
+    def _on_idle(self) -> None:
+        # As long as we run, tasks may come: the loop must not end.
+        if self._drained is not None:
+            self._drained.open()
+
+    def forget(self) -> None:
+        super().forget()
+        self._line.forget()
+
+    # --- what comes from the server
+
+    def room(self, sync: int, asyncs: int) -> tuple[int, int]:
+        """How many of so many waiting tasks of each kind our workers could take now."""
+        return self._pool.room(sync, asyncs) if self._pool is not None else (0, 0)
+
+    def on_fetched(self, jobs: list[Job]) -> None:
+        """They are ours now."""
+        for job in jobs:
+            job.handle = TaskHandle(job, self)
+            self._jobs[job.id] = job
+            if self._archive is self.storage:
+                job.told = True
+                self._store_first(job)
+            if job.definition.number not in self._known:
+                self._try_to_make_known(job)
+
+    def _store_first(self, job: Job) -> None:
+        try:
+            self.storage.insert(job.first_report())
+        except Exception:
+            log.exception("the first report of task %s could not be stored", job.id)
+
+    def _try_to_make_known(self, job: Job) -> None:
+        try:
+            self._make_known(job.definition)
+        except GTaskmanError as error:
+            self._line.cancel(job.id)
+            failure = Failure(FailureKind.ERROR, str(error), exc_type=type(error).__name__)
+            self.on_failed(job, failure, None, 0.0, time.monotonic())
+
+    def on_recalled(self, job: Job, reason: str) -> None:
+        """Somebody wants it cancelled."""
+        self._cancel_here(job, reason)
+
+    def on_lost(self, jobs: list[Job]) -> None:
+        """They are ours no longer: they are stopped, and nobody hears how they end."""
+        for job in jobs:
+            self._leave(job)
+            if job.number and self._pool is not None:
+                self._pool.cancel(job, Why.CANCELLED)
+
+    def _leave(self, job: Job) -> None:
+        if self._jobs.pop(job.id, None) is not None and not self._jobs:
+            self._on_idle()
+
+    # --- what the pool tells
+
+    def on_progress(self, job: Job) -> None:
+        """The task has written with its pen."""
+        super().on_progress(job)
+        if job.id in self._jobs:
+            self._line.progress(job)
+
+    def on_returned(self, jobs: list[Job]) -> None:
+        """They have not run here: others may have room for them."""
+        for job in jobs:
+            if job.id in self._jobs:
+                self._hand_back(job)
+
+    def _retry_later(self, job: Job, wait: float) -> None:
+        self._line.retry(job, wait)
+        self._leave(job)
+
+    # --- asking and telling: tasks of ours are at hand, all others on the server
+
+    def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
+        """Submit a task to the queue; see :meth:`TaskManager.submit`. It may run anywhere."""
+        self._check_running()
+        return self.client.submit(task, *args, **kwargs)
+
+    def submit_chunk(self, function: Any, items: list[Any]) -> TaskHandle:
+        """Submit one chunk of a :meth:`map`."""
+        self._check_running()
+        return self.client.submit_chunk(function, items)
+
+    def _check_running(self) -> None:
+        if self._state is not State.RUNNING:
+            self.start()
+
+    def cancel(self, task_id: str, reason: str | None = None) -> bool:
+        """Ask a task to stop, wherever it waits or runs; False if there is none that does."""
+        return super().cancel(task_id, reason) or self.client.cancel(task_id, reason)
+
+    def report(self, task_id: str) -> Report | None:
+        """How a task stands, or None if it is not known (any more)."""
+        job = self._jobs.get(task_id)
+        return job.report() if job is not None else self.client.report(task_id)
+
+    def handle(self, task_id: str) -> TaskHandle | None:
+        """The handle of a task, whoever runs it, or None."""
+        return self.client.handle(task_id)
+
+    def retry(self, task_id: str) -> TaskHandle | None:
+        """Send a dead task back; see :meth:`TaskManager.retry`."""
+        return self.client.retry(task_id)
+
+    def pause(self) -> None:
+        """Let nobody begin tasks of this queue until :meth:`resume`."""
+        self.queue.pause()
+
+    def resume(self) -> None:
+        """Take a :meth:`pause` back."""
+        self.queue.resume()
+
+    def dead(self, offset: int = 0, limit: int = 50) -> list[Report]:
+        """The last reports of tasks that failed for good, the newest last: the dead letters."""
+        return self.queue.dead(offset, limit)
+
+    def _waiting(self) -> int:
+        info = self.queue.info()
+        return int(info["waiting"] + info["delayed"])

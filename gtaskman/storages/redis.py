@@ -1,0 +1,245 @@
+"""Reports in Redis: those of managers with a queue of their own, and those of a queue in Redis."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+import weakref
+from typing import Any
+
+import gevent
+import msgspec
+
+from gtaskman.envelope import RESULT_LIMIT, Keyring, read_result, seal_result, sign_result
+from gtaskman.errors import PayloadError
+from gtaskman.redis import scripts
+from gtaskman.redis.address import Address
+from gtaskman.redis.keys import storage_base
+from gtaskman.redis.ledger import INDEXES, Ledger, find
+from gtaskman.redis.record import (
+    LETTERS,
+    Decoder,
+    Record,
+    body_of,
+    end_of,
+    record_of,
+    report_of,
+)
+from gtaskman.redis.server import Server
+from gtaskman.report import Report, TaskStatus
+from gtaskman.storages.base import TaskStorage, statuses
+
+log = logging.getLogger(__name__)
+
+DAY = 86400.0
+
+
+class RedisTaskStorage(TaskStorage):
+    """Reports that outlive their process, and that others can read.
+
+    ``server`` is a URL, or a :class:`Server` of the thread that uses the storage; ``name`` tells
+    several storages of one namespace apart. Finished tasks are kept for ``ttl`` seconds. Results
+    travel in envelopes of ``codec``, signed with ``keyring`` if there is one; a result that these
+    cannot carry, or of more than ``limit`` bytes, is left out, and logged.
+    Raises :class:`ConfigurationError`.
+    """
+
+    def __init__(
+        self,
+        server: Server | str,
+        name: str = "default",
+        *,
+        namespace: str | None = None,
+        ttl: float = 7 * DAY,
+        codec: str = "m",
+        keyring: Keyring | None = None,
+        limit: int = RESULT_LIMIT,
+    ) -> None:
+        self._servers = _Servers(server)
+        self._base = storage_base(namespace or self._servers.address.namespace, name)
+        self._name = name
+        self._keep = int(ttl * 1000)
+        self._codec = codec
+        self._keyring = keyring
+        self._limit = limit
+
+    @staticmethod
+    def of(ledger: Ledger, decoder: Decoder | None = None) -> TaskStorage:
+        """The records of a queue in Redis, read as a storage; the queue writes them itself.
+
+        ``decoder`` makes a value of a record's result; unsigned JSON and MessagePack are read
+        without one.
+        """
+        return _QueueView(ledger, decoder)
+
+    def __repr__(self) -> str:
+        return f"<RedisTaskStorage {self._base}>"
+
+    def insert(self, report: Report) -> None:
+        self._store(report, True)
+
+    def update(self, report: Report) -> bool:
+        return self._store(report, False)
+
+    def cancel(self, task_id: str, reason: str = "") -> Report | None:
+        known = self.report(task_id)
+        while known is not None and not known.finished:
+            cancelled = msgspec.structs.replace(
+                known,
+                status=TaskStatus.CANCELLED,
+                message=reason,
+                finished_at=time.time(),
+                revision=known.revision + 1,
+            )
+            if self.update(cancelled):
+                return cancelled
+            known = self.report(task_id)  # it has gone on meanwhile
+        return None
+
+    def delete(self, task_id: str) -> bool:
+        return bool(self._script(scripts.DELETE, task_id, 1))
+
+    def expire(self, task_id: str, seconds: float) -> None:
+        self._script(scripts.KEEP, task_id, int(seconds * 1000))
+
+    def report(self, task_id: str) -> Report | None:
+        reply = self._script(scripts.SHOW, task_id)
+        return self._read(record_of(*reply)) if reply else None
+
+    def find(
+        self,
+        status: TaskStatus | None = None,
+        finished: bool | None = None,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> list[Report]:
+        indexes = [index for letter in _letters(status, finished) for index in INDEXES[letter]]
+        if not indexes:
+            return []
+        found = find(self._servers.here(), self._base, indexes, offset, limit)
+        return [self._read(record) for record in found]
+
+    def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
+        reply = self._script(scripts.COUNTS)
+        by_status = dict(zip("WPCFX", (reply[0], *reply[4:8]), strict=True))
+        return sum(by_status[letter] for letter in _letters(status, finished))
+
+    def close(self) -> None:
+        """Let go of the connections that it opened itself; it may be used again."""
+        self._servers.close()
+
+    def _store(self, report: Report, insert: bool) -> bool:
+        request = secrets.token_hex(4)  # one that is sent again is known by it
+        head = (report.id, LETTERS[report.status], report.name, report.kind, report.revision)
+        body = body_of(end_of(report), self._sealed(report))
+        args = (request, int(insert), *head, self._keep, body)
+        return bool(self._script(scripts.STORE, *args))
+
+    def _sealed(self, report: Report) -> bytes:
+        if report.result is None:
+            return b""
+        try:
+            data = seal_result(report.result, codec=self._codec, limit=self._limit)
+            return sign_result(
+                data, self._keyring, queue=self._name, task_id=report.id, name=report.name
+            )
+        except PayloadError as error:
+            log.warning("the result of task %s is not kept: %s", report.id, error)
+            return b""
+
+    def _read(self, record: Record) -> Report:
+        return report_of(record, self._result)
+
+    def _result(self, record: Record) -> Any:
+        return read_result(
+            record.result,
+            accept=self._codec,
+            keyring=self._keyring,
+            queue=self._name,
+            task_id=record.id,
+            name=record.name,
+            limit=self._limit + 1024,  # a signature comes on top
+        )
+
+    def _script(self, script: scripts.Script, *args: Any) -> Any:
+        return self._servers.here().script(script, self._base, *args)
+
+
+class _Servers:
+    """The server that was given, or one for each native thread that comes by."""
+
+    def __init__(self, server: Server | str) -> None:
+        self._given = None if isinstance(server, str) else server
+        self.address = Address.parse(server) if isinstance(server, str) else server.address
+        self._made: weakref.WeakKeyDictionary[Any, Server] = weakref.WeakKeyDictionary()
+
+    def here(self) -> Server:
+        if self._given is not None:
+            return self._given
+        hub = gevent.get_hub()
+        server = self._made.get(hub)
+        if server is None:
+            server = self._made[hub] = Server(self.address)
+        return server
+
+    def close(self) -> None:
+        server = self._made.pop(gevent.get_hub(), None)
+        if server is not None:
+            server.close()
+
+
+class _QueueView(TaskStorage):
+    """What a queue keeps of its tasks. What it is told it knows already, from the queue itself."""
+
+    def __init__(self, ledger: Ledger, decoder: Decoder | None) -> None:
+        self._ledger = ledger
+        self._decoder = decoder or self._result
+
+    def __repr__(self) -> str:
+        return f"<RedisTaskStorage of {self._ledger!r}>"
+
+    def insert(self, report: Report) -> None:
+        pass
+
+    def update(self, report: Report) -> bool:  # noqa: ARG002 - see above
+        return False
+
+    def cancel(self, task_id: str, reason: str = "") -> Report | None:
+        known = self.report(task_id)
+        if (
+            known is None
+            or known.finished
+            or self._ledger.cancel(task_id, reason) not in ("X", "P")
+        ):
+            return None
+        return self.report(task_id)
+
+    def delete(self, task_id: str) -> bool:
+        return self._ledger.delete(task_id)
+
+    def report(self, task_id: str) -> Report | None:
+        record = self._ledger.record(task_id)
+        return None if record is None else report_of(record, self._decoder)
+
+    def find(
+        self,
+        status: TaskStatus | None = None,
+        finished: bool | None = None,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> list[Report]:
+        found = self._ledger.find(_letters(status, finished), offset, limit)
+        return [report_of(record, self._decoder) for record in found]
+
+    def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
+        counts = self._ledger.counts()
+        by_status = dict(zip("WPCFX", (counts.waiting, *counts[4:8]), strict=True))
+        return sum(by_status[letter] for letter in _letters(status, finished))
+
+    def _result(self, record: Record) -> Any:
+        return read_result(record.result, queue=self._ledger.queue, task_id=record.id)
+
+
+def _letters(status: TaskStatus | None, finished: bool | None) -> str:
+    return "".join(LETTERS[each] for each in statuses(status, finished))
