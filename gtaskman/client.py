@@ -126,7 +126,7 @@ class Client:
         this queue: they tell the server which ones they know.
         """
         queue = self._queue_of(terms)
-        kinds = self._line().ledger(queue).names()
+        kinds = self.ledger(queue).names()
         if name not in kinds:
             known = ", ".join(sorted(kinds)) or "none"
             raise TaskDefinitionError(
@@ -359,11 +359,11 @@ class Client:
 
     def pause(self, queue: str | None = None) -> None:
         """Let no task of the queue begin until :meth:`resume`; those that run go on."""
-        self._line().ledger(queue or self.queue).pause()
+        self.ledger(queue or self.queue).pause()
 
     def resume(self, queue: str | None = None) -> None:
         """Take a :meth:`pause` back."""
-        self._line().ledger(queue or self.queue).resume()
+        self.ledger(queue or self.queue).resume()
 
     def dead(self, offset: int = 0, limit: int = 50, *, queue: str | None = None) -> list[Report]:
         """The dead-letter list: tasks that have failed for good, while their reports are kept."""
@@ -411,6 +411,10 @@ class Client:
     def attendant(self) -> Line:
         """Whoever tells handles of this thread how their tasks end."""
         return self._line()
+
+    def ledger(self, queue: str) -> Ledger:
+        """The records of a queue, for this thread."""
+        return self._line().ledger(queue)
 
     def _line(self) -> Line:
         if os.getpid() != self._pid:

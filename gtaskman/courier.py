@@ -226,14 +226,20 @@ class Courier:
                 for berth in self._berths:
                     self._guarded(berth, self._beat)
             self._news.clear()
-            for berth in self._berths:
-                while self._guarded(berth, self._turn):
-                    pass
+            self._take_turns()
             if self._written and now >= self._next_flush:
                 self._next_flush = now + _FLUSH
                 self._flush()
             due = min(self._next_beat, self._next_flush if self._written else self._next_beat)
             self._news.wait(max(0.0, due - time.monotonic()))
+
+    def _take_turns(self) -> None:
+        """Go on from queue to queue while there is something to do, and no heartbeat is due."""
+        while time.monotonic() < self._next_beat:
+            turned = [self._guarded(berth, self._turn) for berth in self._berths]
+            if not any(turned):
+                return
+        self._news.set()
 
     def _guarded(self, berth: Berth, act: Callable[[Berth], bool]) -> bool:
         try:

@@ -98,7 +98,6 @@ class TaskManager:
     ) -> None:
         self.config = config if config is not None else Configuration()
         self.queue = queues.connect(queue)
-        self.storage = storages.connect(storage, self.config)
         self.pid = os.getpid()
         self.events = Events()
         self._state = State.NEW
@@ -126,7 +125,8 @@ class TaskManager:
         self._gone = Latch()  # the thread of a manager in the background has ended
         self._asked = self._answered = 0.0  # by other threads, whether our hub runs
         self._line = self._make_line()
-        self._archive = self.storage  # who is told of each report
+        # Who is told of each report.
+        self._archive = self.storage = storages.connect(storage, self.config)
         self._line.configure(self.config)
         self._line.on_available(self._on_available)
 

@@ -20,6 +20,7 @@ from gtaskman.job import Job
 from gtaskman.manager import State, TaskManager
 from gtaskman.queues import TaskQueue
 from gtaskman.queues.redis import RedisTaskQueue
+from gtaskman.redis.ledger import Ledger
 from gtaskman.report import Failure, FailureKind, Report
 from gtaskman.storages import InMemoryTaskStorage, TaskStorage
 from gtaskman.storages.redis import RedisTaskStorage
@@ -42,10 +43,10 @@ class SharedManager(TaskManager):
         config: Configuration | None = None,
         storage: TaskStorage | str | None = None,
     ) -> None:
+        self._keeps = storage is not None
         super().__init__(queue, config, storage)
-        if storage is None:
-            # The server keeps the reports: its records are read, and nobody need be told.
-            self.storage = RedisTaskStorage.of(self.queue.ledgers[0])
+        if not self._keeps:
+            # The server keeps the reports, and nobody else need be told.
             self._archive = InMemoryTaskStorage(keep=0)
         self.client = Client(
             self.queue.address,
@@ -54,6 +55,19 @@ class SharedManager(TaskManager):
             keyring=self.queue.keyring,
             patience=None,
         )
+
+    @property
+    def storage(self) -> TaskStorage:
+        """Where the reports are: the storage that was given, or the server's own records."""
+        return self._given if self._keeps else RedisTaskStorage.of(self._ledgers()[0])
+
+    @storage.setter
+    def storage(self, given: TaskStorage) -> None:
+        self._given = given
+
+    def _ledgers(self) -> list[Ledger]:
+        """The records of our queues, for this thread."""
+        return [self.client.ledger(name) for name in self.queue.queues]
 
     def _make_line(self) -> Courier:  # type: ignore[override]
         return Courier(self.queue, self, self.config.kill_grace + _MARGIN)
@@ -114,7 +128,7 @@ class SharedManager(TaskManager):
         for job in jobs:
             job.handle = TaskHandle(job, self)
             self._jobs[job.id] = job
-            if self._archive is self.storage:
+            if self._keeps:
                 job.told = True
                 self._store_first(job)
             if job.definition.number not in self._known:
@@ -122,7 +136,7 @@ class SharedManager(TaskManager):
 
     def _store_first(self, job: Job) -> None:
         try:
-            self.storage.insert(job.first_report())
+            self._archive.insert(job.first_report())
         except Exception:
             log.exception("the first report of task %s could not be stored", job.id)
 
@@ -201,17 +215,23 @@ class SharedManager(TaskManager):
         return self.client.retry(task_id)
 
     def pause(self) -> None:
-        """Let nobody begin tasks of this queue until :meth:`resume`."""
-        self.queue.pause()
+        """Let nobody begin tasks of these queues until :meth:`resume`."""
+        for ledger in self._ledgers():
+            ledger.pause()
 
     def resume(self) -> None:
         """Take a :meth:`pause` back."""
-        self.queue.resume()
+        for ledger in self._ledgers():
+            ledger.resume()
 
     def dead(self, offset: int = 0, limit: int = 50) -> list[Report]:
         """The last reports of tasks that failed for good, the newest last: the dead letters."""
-        return self.queue.dead(offset, limit)
+        every = [
+            report
+            for name in self.queue.queues
+            for report in self.client.dead(0, offset + limit, queue=name)
+        ]
+        return every[offset : offset + limit]
 
     def _waiting(self) -> int:
-        info = self.queue.info()
-        return int(info["waiting"] + info["delayed"])
+        return sum(ledger.counts().waiting for ledger in self._ledgers())

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.lock import Semaphore
 
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import client_channel, queues_key
@@ -51,6 +52,7 @@ class Line:
         self._entering: set[str] = set()  # the server may not have them yet
         self._followed: weakref.WeakSet[RemoteHandle] = weakref.WeakSet()
         self._subscriptions: dict[str, Any] = {}
+        self._opening = Semaphore()
         self._keeper: Any = None
 
     def ledger(self, queue: str) -> Ledger:
@@ -116,12 +118,14 @@ class Line:
         """Hear of a queue's tasks, if we do not yet."""
         if queue in self._subscriptions:
             return
-        ledger, channel = self.ledger(queue), self.channel(queue)
-        self._subscriptions[queue] = self._server.subscribe(
-            ledger.base, channel, self._on_reply, self._ask_all
-        )
-        if self._keeper is None:
-            self._keeper = gevent.spawn(_keep_asking, weakref.ref(self))
+        with self._opening:  # of a crowd that comes first, one opens it
+            if queue not in self._subscriptions:
+                ledger, channel = self.ledger(queue), self.channel(queue)
+                self._subscriptions[queue] = self._server.subscribe(
+                    ledger.base, channel, self._on_reply, self._ask_all
+                )
+            if self._keeper is None:
+                self._keeper = gevent.spawn(_keep_asking, weakref.ref(self))
 
     def _on_reply(self, data: bytes) -> None:
         """``<status><id>\\n<end and result>``, ``<status><id>\\n!`` or ``p<id>\\n<progress>``."""

@@ -19,7 +19,13 @@ from typing import Any
 from gevent import getcurrent
 from gevent.hub import get_hub
 
-from gtaskman.errors import ForkedManagerError, ServerError, WouldBlockError
+from gtaskman.errors import (
+    ForkedManagerError,
+    GTaskmanError,
+    ServerError,
+    ServerUnavailable,
+    WouldBlockError,
+)
 from gtaskman.redis.address import Login, Node
 from gtaskman.redis.connection import Connection, ConnectionLost
 
@@ -42,7 +48,7 @@ class Link:
         self._connection: Connection | None = None
         self._waiting: collections.deque[_Call] = collections.deque()
         self._led = False  # somebody is at the connection, or has been told to be
-        self._forgotten = False
+        self._end: tuple[type[GTaskmanError], str] | None = None  # nobody may use it any more
 
     def call(self, data: bytes, replies: int = 1) -> Any:
         """Send packed commands that have so many replies, and give the last of these.
@@ -57,7 +63,7 @@ class Link:
             connection = self._connection or self._connect()
             return connection.exchange(data, replies)[-1]
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             raise
         finally:
             if self._waiting:
@@ -66,12 +72,13 @@ class Link:
                 self._led = False
 
     def close(self) -> None:
-        """Let go of the connection; calls that are under way end with :class:`ConnectionLost`."""
+        """Let go of the connection; calls that are under way raise :class:`ServerUnavailable`."""
+        self._end = (ServerUnavailable, f"the way to the Redis server {self.node} was closed")
         self._lose()
 
     def forget(self) -> None:
         """In a fork: leave the original's connection alone."""
-        self._forgotten = True
+        self._end = (ForkedManagerError, "a call to the server went on in a fork of its process")
         if self._connection is not None:
             self._connection.forget()
             self._connection = None
@@ -79,7 +86,7 @@ class Link:
     # --- one at the connection
 
     def _connect(self) -> Connection:
-        self._check_fork()
+        self._check_end()
         if getcurrent() is get_hub():
             raise WouldBlockError(_IN_HUB)
         self._connection = Connection(self.node, self._login, self._timeout)
@@ -90,9 +97,10 @@ class Link:
         if connection is not None:
             connection.close()
 
-    def _check_fork(self) -> None:
-        if self._forgotten:
-            raise ForkedManagerError("a call to the server went on in a fork of its process")
+    def _check_end(self) -> None:
+        if self._end is not None:
+            error, text = self._end
+            raise error(text)
 
     # --- many
 
@@ -108,6 +116,7 @@ class Link:
         if call.leads:
             self._lead()
         if call.error is not None:
+            self._check_end()
             raise call.error
         return call.reply
 
@@ -120,7 +129,7 @@ class Link:
             )
         except BaseException as error:
             self._waiting.extendleft(reversed(batch[1:]))
-            self._failed(error)
+            self._fail(error)
             raise
         else:
             at = -1
@@ -153,17 +162,16 @@ class Link:
             waiting[0].leads = True
             get_hub().loop.run_callback(waiting[0].wake)
 
-    def _failed(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """What one met meets all; but who is killed while it leads is killed alone."""
         self._lose()
-        self._check_fork()
-        if not isinstance(error, (ConnectionLost, ServerError)):
-            return
-        failed = list(self._waiting)
-        self._waiting.clear()
-        for call in failed:
-            call.error = _copy(error)
-        self._wake(failed)
+        if isinstance(error, (ConnectionLost, ServerError)):
+            failed = list(self._waiting)
+            self._waiting.clear()
+            for call in failed:
+                call.error = _copy(error)
+            self._wake(failed)
+        self._check_end()
 
     @staticmethod
     def _wake(calls: list[_Call]) -> None:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _IDLE = 5.0  # seconds without a word after which the server is pinged
 _ANSWER = 5.0  # seconds that it has to answer that
 _BREATH = 0.05  # seconds between a loss and the next try, were it to be lost again and again
+_BURST = 64  # messages in a row, before others may go on
 _PING = pack(("PING",))
 
 
@@ -202,7 +203,9 @@ class Subscriber:
             if self._channels:
                 self._send("SUBSCRIBE", *self._channels)
             while True:
-                self._hear(self._next(connection))
+                for _ in range(_BURST):
+                    self._hear(self._next(connection))
+                gevent.sleep(0)
         finally:
             if not self._forgotten:
                 connection.close()

@@ -70,6 +70,7 @@ class Multiply(gtaskman.Task):
     second: decimal.Decimal = decimal.Decimal(2)
 
     def run(self, progress: gtaskman.Progress) -> decimal.Decimal:
+        progress.update(message="multiplying")
         return self.first * self.second
 
 

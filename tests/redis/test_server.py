@@ -389,12 +389,17 @@ def test_a_closed_server_may_be_used_again(any_running, connect, no_leaks):
     server.close()
     subscription.close()
     assert server.call(BASE, "PING") == b"PONG"
+    under_way = [gevent.spawn(server.call, BASE, "BLPOP", "none", 0) for _ in range(3)]
+    wait_until(lambda: any_running.calls("blpop") or any_running.connections())
+    gevent.sleep(0)
+    server.close()
     any_running.kill9()
     waiting = gevent.spawn(server.call, BASE, "PING")
     wait_until(lambda: server.away)
     server.close()
-    with pytest.raises(ServerUnavailable):
-        waiting.get(timeout=PATIENCE)
+    for each in (*under_way, waiting):
+        with pytest.raises(ServerUnavailable, match="closed"):
+            each.get(timeout=PATIENCE)
 
 
 # --- hearing
