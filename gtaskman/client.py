@@ -295,7 +295,7 @@ class Client:
         for handle in handles:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not handle.wait(left):
-                raise WaitTimeout(f"task {handle.id} has not ended within {timeout} s")
+                raise WaitTimeout(f"task {handle.id} has not ended within {timeout} s, and goes on")
         return [handle.report for handle in handles]
 
     def _known(self, task_id: str) -> RemoteHandle:

@@ -285,12 +285,14 @@ class Courier:
     def _wish(self, berth: Berth) -> tuple[int, int]:
         if self._quiet:
             return 0, 0
-        # What waits beside what we took is known; of what came since, nothing.
-        known = berth.left if all(berth.left) else (BATCH, BATCH)
         held = len(self._sync), len(self._async)
-        sync, asyncs = self._listener.room(known[0] + held[0], known[1] + held[1])
-        sync = max(0, min(BATCH, sync - held[0]))
-        return sync, max(0, min(BATCH - sync, asyncs - held[1]))
+        sync, asyncs = self._listener.room(BATCH + held[0], BATCH + held[1])
+        # As long as an earlier queue has some left, a later one is not asked.
+        earlier = self._berths[: self._berths.index(berth)]
+        return (
+            0 if any(each.left[0] for each in earlier) else max(0, sync - held[0]),
+            0 if any(each.left[1] for each in earlier) else max(0, asyncs - held[1]),
+        )
 
     def _beat(self, berth: Berth) -> bool:
         """Keep the lease; hear of cancels that nobody told us, and of tasks gone astray."""

@@ -62,15 +62,18 @@ class TaskHandle(Latch):
         goes on.
         """
         if not self._opened and not self.wait(timeout):
-            raise WaitTimeout(
-                f"task {self.report.name} ({self.id}) has not ended within {timeout} s: it is"
-                f" {self.report.status.value} and goes on"
-            )
+            raise self._overdue(timeout)
         report = self._report
         assert report is not None
         if report.status is TaskStatus.COMPLETED:
             return report.result
         raise self._error(report)
+
+    def _overdue(self, timeout: float | None) -> WaitTimeout:
+        return WaitTimeout(
+            f"task {self.report.name} ({self.id}) has not ended within {timeout} s: it is"
+            f" {self.report.status.value} and goes on"
+        )
 
     def successful(self) -> bool:
         """Whether it has ended with a result."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gtaskman.errors import WaitTimeout
 from gtaskman.handle import TaskHandle
 from gtaskman.report import Report
 
@@ -85,6 +86,12 @@ class RemoteHandle(TaskHandle):
         if not self._opened:
             self._be_attended()
         return super().wait(timeout)
+
+    def _overdue(self, timeout: float | None) -> WaitTimeout:
+        # The server may be away: it is not asked how the task stands.
+        return WaitTimeout(
+            f"task {self.name} ({self.id}) has not ended within {timeout} s, and goes on"
+        )
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Call ``callback(self)`` in this thread's hub once the task has ended."""

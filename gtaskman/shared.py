@@ -48,6 +48,7 @@ class SharedManager(TaskManager):
         if not self._keeps:
             # The server keeps the reports, and nobody else need be told.
             self._archive = InMemoryTaskStorage(keep=0)
+        self._returning: set[str] = set()  # jobs that are stopped, to go on elsewhere
         self.client = Client(
             self.queue.address,
             queue=self.queue.name,
@@ -95,9 +96,28 @@ class SharedManager(TaskManager):
         if job.definition.at_most_once and job.number:
             super()._give_up(job)
             return
-        self._hand_back(job)
         if job.number and self._pool is not None:
+            # Nobody else may begin it before it has stopped here.
+            self._returning.add(job.id)
             self._pool.cancel(job, Why.CANCELLED)
+        else:
+            self._hand_back(job)
+
+    def on_stopped(self, job: Job, started: float, ended: float) -> None:
+        """The task was cancelled, or is to go on elsewhere."""
+        if job.id in self._returning:
+            self._hand_back(job)
+        else:
+            super().on_stopped(job, started, ended)
+
+    def on_failed(
+        self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float
+    ) -> None:
+        """The task has failed: it tries again, or that was it; unless it was stopped by us."""
+        if job.id in self._returning:
+            self._hand_back(job)
+        else:
+            super().on_failed(job, failure, exception, started, ended)
 
     def _hand_back(self, job: Job) -> None:
         self._line.refund([job])
@@ -105,7 +125,11 @@ class SharedManager(TaskManager):
 
     def _end(self) -> None:
         for job in list(self._jobs.values()):
-            self._give_up(job)
+            if job.definition.at_most_once and job.number:
+                job.stop_reason = STOPPED
+                super().on_stopped(job, 0.0, time.monotonic())
+            else:
+                self._hand_back(job)
         self._line.close()
 
     def _on_idle(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 
+from gtaskman.errors import GTaskmanError, ServerUnavailable
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import client_channel, queues_key
 from gtaskman.redis.ledger import Ledger
@@ -53,6 +54,7 @@ class Line:
         self._followed: weakref.WeakSet[RemoteHandle] = weakref.WeakSet()
         self._subscriptions: dict[str, Any] = {}
         self._opening = Semaphore()
+        self._closed = False
         self._keeper: Any = None
 
     def ledger(self, queue: str) -> Ledger:
@@ -106,13 +108,25 @@ class Line:
         return [handle for handle in found if handle is not None]
 
     def attend(self, handle: RemoteHandle, progress: bool = False) -> None:
-        """Have a handle told how its task ends, and how far it is."""
-        self.listen(handle.queue)
+        """Have a handle told how its task ends, and how far it is; returns at once."""
         if handle not in self._handles(handle.id):
             self._await(handle)
         if progress:
             self._followed.add(handle)
-        self._ask([handle], progress)
+        gevent.spawn(self._attend, weakref.ref(handle), progress)
+
+    def _attend(self, wanted: weakref.ref[RemoteHandle], progress: bool) -> None:
+        """Until the server has been asked, or nobody wants to know any more."""
+        while (handle := wanted()) is not None and not handle.done() and not self._closed:
+            try:
+                self.listen(handle.queue)
+                self._ask([handle], progress)
+                return
+            except ServerUnavailable:
+                del handle  # its waiter may have given up meanwhile
+            except GTaskmanError as error:
+                log.warning("task %s cannot be asked for: %s", handle.id, error)
+                gevent.sleep(1.0)
 
     def listen(self, queue: str) -> None:
         """Hear of a queue's tasks, if we do not yet."""
@@ -169,6 +183,7 @@ class Line:
 
     def close(self) -> list[RemoteHandle]:
         """Let go of the connections; gives the handles that are still waited for."""
+        self._closed = True
         if self._keeper is not None:
             self._keeper.kill(block=False)
         for subscription in self._subscriptions.values():
