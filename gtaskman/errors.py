@@ -122,7 +122,7 @@ class ServerUnavailable(GTaskmanError):
 
 
 class ServerError(GTaskmanError):
-    """Raised when the server answered with an error. ``code`` is its first word: ``"WRONGTYPE"``."""
+    """Raised when the server answered with an error; ``code`` is its first word, as in ``OOM``."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)

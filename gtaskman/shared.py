@@ -17,7 +17,7 @@ from gtaskman.courier import Courier
 from gtaskman.errors import GTaskmanError
 from gtaskman.handle import TaskHandle
 from gtaskman.job import Job
-from gtaskman.manager import State, TaskManager
+from gtaskman.manager import STOPPED, State, TaskManager
 from gtaskman.queues import TaskQueue
 from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.redis.ledger import Ledger

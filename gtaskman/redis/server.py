@@ -14,46 +14,33 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-import re
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent.event import Event
+from gevent import monkey
+from gevent.hub import get_hub
 from hiredis import ReplyError
 
-from gtaskman.errors import ForkedManagerError, ServerError, ServerUnavailable
+from gtaskman.errors import GTaskmanError, ServerError
 from gtaskman.redis.address import Address, Node
 from gtaskman.redis.connection import Connection, ConnectionLost, pack
+from gtaskman.redis.errand import Errand, why_away
 from gtaskman.redis.link import Link
+from gtaskman.redis.outage import Outage, Pause
 from gtaskman.redis.scripts import Script
 from gtaskman.redis.subscriber import Subscriber, Subscription
 from gtaskman.redis.topology import Topology, topology_of
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.05  # seconds; doubled up to
-_LONGEST_PAUSE = 1.0
-_REDIRECTS = 5  # after so many the cluster is not at one with itself, and is given time
-# Errors that pass by themselves: the server is there, and does not serve.
-_AWAY = {
-    "LOADING": "is loading its data",
-    "READONLY": "is a replica, which takes no writes",
-    "MASTERDOWN": "is a replica that has lost its primary",
-    "CLUSTERDOWN": "is a cluster that is not whole",
-    "MISCONF": "cannot write to its disk",
-    "NOREPLICAS": "has too few replicas to take writes",
-    "BUSY": "is busy with somebody's script",
-}
-# Redis 6 wraps the error of a command in a script into one of the script.
-_IN_SCRIPT = re.compile(r"@?user_script: ?\d+: -?([A-Z]+) ")
-
 
 class Server:
     """Opens nothing until first used; may be used again after :meth:`close`.
+
+    It is of the thread that uses it first, and goes with that.
 
     ``patience`` is how many seconds a call waits while the server is away, for ever if None.
     """
@@ -65,6 +52,7 @@ class Server:
         self._on_away: list[Callable[[str], object]] = []
         self._on_back: list[Callable[[float], object]] = []
         self._forked = False
+        self._hub: Any = None  # of the thread that uses it
         self._begin()
         _servers.add(self)
 
@@ -72,8 +60,8 @@ class Server:
         self._topology: Topology = topology_of(self.address)
         self._nodes: dict[Node, Link] = {}
         self._links: dict[str, Link] = {}  # by base, as far as we know
-        self._outages: dict[str, _Outage] = {}  # by what is away together
-        self._pauses: dict[str, _Pause] = {}
+        self._outages: dict[str, Outage] = {}  # by what is away together
+        self._pauses: dict[str, Pause] = {}
         self._subscribers: dict[str, Subscriber] = {}
 
     # --- asking
@@ -95,16 +83,33 @@ class Server:
         return self._ask(base, pack(("EVALSHA", script.sha, 1, base, *args)), script)
 
     def _ask(self, base: str, request: bytes, script: Script | None = None) -> Any:
+        if get_hub() is not self._hub:
+            self._adopt()
         link = self._links.get(base)
         if link is None or self._outages:
-            return _Errand(self, base, request, script).run()
+            return Errand(self, base, request, script).run()
         try:
             outcome = link.call(request)
         except ConnectionLost as lost:
             outcome = lost
         if isinstance(outcome, Exception):
-            return _Errand(self, base, request, script).run(outcome)
+            return Errand(self, base, request, script).run(outcome)
         return outcome
+
+    def _adopt(self) -> None:
+        """The thread that uses it first keeps it, until it closes it or ends."""
+        if self._hub is not None and self._hub.loop is not None:
+            raise GTaskmanError(
+                f"{self!r} is in use by another thread: connections cannot be shared between"
+                " threads, each makes a Server of its own"
+            )
+        if self._hub is not None:  # it has been destroyed
+            self._forget()
+        self._hub = get_hub()
+        farewell = getattr(_of_thread, "farewell", None)
+        if farewell is None:
+            farewell = _of_thread.farewell = _Farewell()
+        farewell.servers.add(self)
 
     # --- hearing
 
@@ -159,6 +164,7 @@ class Server:
             list(self._subscribers.values()),
             self._topology,
         )
+        self._hub = None
         self._begin()
         for subscriber in subscribers:
             subscriber.close()
@@ -168,9 +174,14 @@ class Server:
             link.close()
         topology.close()
 
-    def _forget(self) -> None:
+    def _forked_off(self) -> None:
         """In a fork: the connections are the original's, and so are the greenlets at them."""
         self._forked = True
+        self._forget()
+
+    def _forget(self) -> None:
+        """Close our descriptors, and say nothing to anybody: no greenlet of ours runs any more."""
+        self._hub = None
         for subscriber in self._subscribers.values():
             subscriber.forget()
         for link in self._nodes.values():
@@ -216,18 +227,18 @@ class Server:
         self._links.pop(base, None)
         self._nudge(self._topology.share(base))
 
-    def outage(self, base: str, lost: ConnectionLost) -> _Outage:
+    def outage(self, base: str, lost: ConnectionLost) -> Outage:
         """The outage that ``lost`` belongs to; begins it if need be."""
         share = self._topology.share(base)
         outage = self._outages.get(share)
         if outage is None:
-            pause = self._pauses.setdefault(share, _Pause())
-            outage = self._outages[share] = _Outage(self, base, lost, pause)
+            pause = self._pauses.setdefault(share, Pause())
+            outage = self._outages[share] = Outage(self, base, lost, pause)
             log.warning("the Redis server %s is away: it %s", self.address, lost.reason)
             _tell(self._on_away, lost.reason)
         return outage
 
-    def current_outage(self, base: str) -> _Outage | None:
+    def current_outage(self, base: str) -> Outage | None:
         """The outage under way, if any."""
         return self._outages.get(self._topology.share(base)) if self._outages else None
 
@@ -242,10 +253,10 @@ class Server:
             reply = self.link(base).call(pack(("DEL", f"{base}:nothing")))
         except ServerError:
             return
-        if isinstance(reply, ReplyError) and (why := _why_away(reply)) is not None:
+        if isinstance(reply, ReplyError) and (why := why_away(reply)) is not None:
             raise ConnectionLost(why)
 
-    def ended(self, base: str, outage: _Outage) -> None:
+    def ended(self, base: str, outage: Outage) -> None:
         """It is back."""
         share = self._topology.share(base)
         if self._outages.get(share) is not outage:
@@ -283,201 +294,6 @@ class _Way:
         self._server.outage(self._base, lost).wait(None)
 
 
-class _Errand:
-    """One request, until there is a reply: through losses, outages, failovers and moves."""
-
-    def __init__(self, server: Server, base: str, request: bytes, script: Script | None) -> None:
-        self._server = server
-        self._base = base
-        self._request = request
-        self._replies = 1
-        self._script = script
-        self._asking: Node | None = None  # who has the keys for this once
-        self._losses = 0
-        self._redirects = 0
-        self._deadline: float | None = None
-        self._pause = _Pause()
-
-    def run(self, outcome: Any = None) -> Any:
-        """The reply; ``outcome`` is what came of the first try, if there was one."""
-        if outcome is None:
-            outcome = self._try()
-        while isinstance(outcome, Exception):
-            if isinstance(outcome, ConnectionLost):
-                self._endure(outcome)
-            else:
-                self._heed(outcome)
-            outcome = self._try()
-        return outcome
-
-    def _try(self) -> Any:
-        outage = self._server.current_outage(self._base)
-        if outage is not None:
-            self._wait(outage)
-        node, self._asking = self._asking, None
-        try:
-            if node is not None:
-                link = self._server.link_to(node)
-                return link.call(_ASKING + self._request, 1 + self._replies)
-            return self._server.link(self._base).call(self._request, self._replies)
-        except ConnectionLost as lost:
-            return lost
-
-    # --- away
-
-    def _endure(self, lost: ConnectionLost) -> None:
-        self._losses += 1
-        if not lost.opened or lost.silent:
-            self._wait(self._server.outage(self._base, lost))
-        elif self._losses > 1:  # the server is there, and yet we never get a reply
-            self._rest(lost.reason)
-
-    def _wait(self, outage: _Outage) -> None:
-        if not outage.wait(self._left(outage.reason)):
-            raise self._unavailable(outage.reason)
-
-    def _rest(self, reason: str) -> None:
-        left = self._left(reason)
-        pause = self._pause.next()
-        gevent.sleep(pause if left is None else min(left, pause))
-
-    def _left(self, reason: str) -> float | None:
-        """Seconds of patience that are left, None for any number."""
-        patience = self._server.patience
-        if patience is None:
-            return None
-        now = time.monotonic()
-        if self._deadline is None:
-            self._deadline = now + patience
-        if now >= self._deadline:
-            raise self._unavailable(reason)
-        return self._deadline - now
-
-    def _unavailable(self, reason: str) -> ServerUnavailable:
-        return ServerUnavailable(
-            f"the Redis server {self._server.address} {reason}; it was waited for"
-            f" {self._server.patience:g} s"
-        )
-
-    # --- there, but
-
-    def _heed(self, error: Exception) -> None:
-        """Do what an error asks for, or raise it."""
-        text = str(error)
-        code = text.split(" ", 1)[0]
-        if code == "NOSCRIPT" and self._script is not None:
-            load = pack(("SCRIPT", "LOAD", self._script.source))
-            if self._replies == 1:
-                self._request, self._replies = load + self._request, 2
-        elif code == "TRYAGAIN" or (code == "ASK" and self._script is not None):
-            # A script names one key and uses many: where some have moved already, it must not run.
-            self._rest("is moving this queue to another node")
-        elif code in ("MOVED", "ASK"):
-            self._follow(code, text)
-        elif (why := _why_away(error)) is not None:
-            self._wait(self._server.outage(self._base, ConnectionLost(why)))
-        else:
-            raise ServerError(text, code)
-
-    def _follow(self, code: str, text: str) -> None:
-        self._redirects += 1
-        if self._redirects > _REDIRECTS:
-            self._rest("is a cluster whose nodes send us to one another")
-        host, _, port = text.split(" ")[2].rpartition(":")
-        node = Node(host or self._server.locate(self._base).host, int(port))
-        if code == "ASK":
-            self._asking = node
-        else:
-            self._server.moved(self._base, node)
-
-
-class _Outage:
-    """A time in which nobody serves some keys, and one greenlet looks for somebody who does."""
-
-    def __init__(self, server: Server, base: str, lost: ConnectionLost, pause: _Pause) -> None:
-        self.reason = lost.reason
-        self.silent = lost.silent
-        self.since = time.monotonic()
-        self.forgotten = False
-        self._server = server
-        self._base = base
-        self._pause = pause
-        self._over = Event()
-        self._closed = False
-        pause.resume()
-        self._greenlet = gevent.spawn(self._look)
-
-    def wait(self, seconds: float | None) -> bool:
-        """Until it is over, or so many seconds; gives whether it is."""
-        over = self._over.wait(seconds)
-        if self._closed:
-            raise ServerUnavailable(f"the way to the Redis server {self._server.address} is closed")
-        return bool(over)
-
-    def _look(self) -> None:
-        try:
-            while not self._found():
-                pass
-        finally:
-            if not self.forgotten:
-                self._pause.ended()
-                self._server.ended(self._base, self)
-                self._over.set()
-
-    def _found(self) -> bool:
-        gevent.sleep(self._pause.next())
-        if self.forgotten:
-            return True
-        try:
-            self._server.look(self._base)
-        except ConnectionLost as lost:
-            self.reason, self.silent = lost.reason, lost.silent
-            return False
-        except ForkedManagerError:
-            pass
-        return True
-
-    def close(self) -> None:
-        """Nobody is interested any more."""
-        self._closed = True
-        self._greenlet.kill(block=False)
-        self._over.set()
-
-
-class _Pause:
-    """How long to wait before the next try: longer and longer, and never as long as others do."""
-
-    def __init__(self) -> None:
-        self._seconds = _FIRST_PAUSE
-        self._ended = 0.0
-
-    def next(self) -> float:
-        """Seconds."""
-        seconds = self._seconds
-        self._seconds = min(2 * seconds, _LONGEST_PAUSE)
-        return seconds * random.uniform(0.5, 1.0)
-
-    def ended(self) -> None:
-        """What was tried has worked."""
-        self._ended = time.monotonic()
-
-    def resume(self) -> None:
-        """Begin again, unless the last time has hardly ended: then it goes on."""
-        if time.monotonic() - self._ended > 5 * _LONGEST_PAUSE:
-            self._seconds = _FIRST_PAUSE
-
-
-_ASKING = pack(("ASKING",))
-
-
-def _why_away(error: Exception) -> str | None:
-    text = str(error)
-    code = text.split(" ", 1)[0]
-    if code == "ERR" and (found := _IN_SCRIPT.search(text)):
-        code = found[1]
-    return _AWAY.get(code)
-
-
 def _tell(callbacks: list[Any], what: Any) -> None:
     for callback in list(callbacks):
         try:
@@ -486,14 +302,28 @@ def _tell(callbacks: list[Any], what: Any) -> None:
             log.exception("a callback of the server failed")
 
 
-# --- forks ---------------------------------------------------------------------------------------
+# --- the ends of threads, and forks -------------------------------------------------------------
+
+
+class _Farewell:
+    """Goes with a native thread, and takes its connections along: no greenlet of it can."""
+
+    def __init__(self) -> None:
+        self.servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+    def __del__(self) -> None:
+        for server in list(self.servers):
+            server._forget()
+
+
+_of_thread = monkey.get_original("_thread", "_local")()
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for server in list(_servers):
-        server._forget()
+        server._forked_off()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -6,7 +6,6 @@ waiting: when nobody can be found it raises :class:`ConnectionLost`.
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -177,12 +176,10 @@ class Cluster:
 
 
 def slot_of(key: str) -> int:
-    """The slot of a key: of what stands between its first braces, if anything does."""
-    start = key.find("{")
-    end = key.find("}", start + 1)
-    if start >= 0 and end > start + 1:
-        key = key[start + 1 : end]
-    return binascii.crc_hqx(key.encode(), 0) % _SLOTS
+    """The slot of a key in a cluster."""
+    from redis.crc import key_slot  # takes longer to import than all of us: for a cluster only
+
+    return key_slot(key.encode())
 
 
 def ask(connection: Connection, *words: str) -> Any:

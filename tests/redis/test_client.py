@@ -13,7 +13,7 @@ import sharing
 from entries import let_pass
 from scenarios import work
 from scenarios.control import fate, lines
-from scene import Scene
+from scene import Scene, worker_of
 from servers import RunningServer, any_kind
 from worlds import PATIENCE, wait_until
 
@@ -57,7 +57,7 @@ def ids(those):
     return [each.id for each in those]
 
 
-def runs(handle):
+def owned(handle):
     """Wait until a manager has it."""
     wait_until(lambda: handle.report.status is TaskStatus.PROCESSING, what=f"{handle} runs")
 
@@ -81,7 +81,7 @@ def test_the_whole_way_there_and_back_on_every_server(running, path):
         assert str(fate(failing).message) == "attempt 2"
         assert len(client.submit(sharing.text, 100_000).get(PATIENCE)) == 100_000
         assert [each.message for each in client.submit(sharing.steps, 2).progress()][-1] == "step 2"
-        runs(unwanted)
+        owned(unwanted)
         assert unwanted.cancel("no more")
         assert unwanted_yet.cancel("never")
         assert [fate(each).reason for each in (unwanted, unwanted_yet)] == ["no more", "never"]
@@ -263,7 +263,7 @@ def test_what_waits_is_cancelled_at_once(scene, client, path):
 def test_what_runs_is_cancelled_wherever_it_runs(scene, client, name):
     scene.manager()
     handle = client.submit(getattr(work, name))
-    next(handle.progress())
+    worker_of(handle)
     assert client.cancel(handle.id, "enough")
     error = fate(handle)
     assert type(error) is gtaskman.TaskCancelled
@@ -274,7 +274,7 @@ def test_what_runs_is_cancelled_wherever_it_runs(scene, client, name):
 def test_what_was_fetched_and_has_not_begun_is_cancelled(scene, client, path):
     scene.manager(max_processes=1, prefetch=1)
     first = client.submit(work.nap)
-    next(first.progress())
+    worker_of(first)
     others = [client.submit(work.leave_mark, path) for _ in range(3)]
     assert [each.cancel("never mind") for each in others] == [True] * 3
     assert [type(fate(each)) for each in others] == [gtaskman.TaskCancelled] * 3
@@ -362,7 +362,7 @@ def test_an_id_that_waits_or_runs_is_refused_and_is_free_afterwards(scene, clien
         scene.client().submit(work.leave_mark.with_id("mine", path))
     assert (caught.value.id, caught.value.key) == ("mine", None)
     scene.manager()
-    runs(first)
+    owned(first)
     with pytest.raises(gtaskman.DuplicateTaskError):
         client.submit(work.leave_mark.with_id("mine", path))
     first.cancel()
@@ -386,7 +386,7 @@ def test_of_a_unique_task_there_is_one_and_then_another(scene, client):
     first = client.submit(unique)
     for state in ("waits", "runs"):
         if state == "runs":
-            runs(first)
+            owned(first)
         with pytest.raises(gtaskman.DuplicateTaskError) as caught:
             scene.client().submit(unique)
         assert (caught.value.id, caught.value.key) == (first.id, "key")
@@ -494,7 +494,7 @@ def test_finding_and_counting(scene, client):
     cancelled.cancel()
     waiting = client.submit(work.nap.with_options(delay=LONG))
     running = client.submit(work.nap)
-    runs(running)
+    owned(running)
     everything = [*done, failed, cancelled, waiting, running]
 
     # expect them in order of submission, by status, page by page

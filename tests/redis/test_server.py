@@ -14,7 +14,7 @@ from gevent.event import Event
 from servers import Proxy, RunningServer, any_kind, certificates, each_kind, tls_kind
 from worlds import PATIENCE, run_python, wait_until
 
-from gtaskman.errors import ServerError, ServerUnavailable, WouldBlockError
+from gtaskman.errors import GTaskmanError, ServerError, ServerUnavailable, WouldBlockError
 from gtaskman.redis.scripts import Script
 from gtaskman.redis.server import Server
 
@@ -390,8 +390,7 @@ def test_a_closed_server_may_be_used_again(any_running, connect, no_leaks):
     subscription.close()
     assert server.call(BASE, "PING") == b"PONG"
     under_way = [gevent.spawn(server.call, BASE, "BLPOP", "none", 0) for _ in range(3)]
-    wait_until(lambda: any_running.calls("blpop") or any_running.connections())
-    gevent.sleep(0)
+    wait_until(lambda: any_running.command("INFO", "clients")["blocked_clients"])
     server.close()
     any_running.kill9()
     waiting = gevent.spawn(server.call, BASE, "PING")
@@ -507,6 +506,35 @@ def test_native_threads_have_their_own(any_running):
         each.join(PATIENCE)
     assert outcomes == [True] * 4
     assert members(any_running) == set(range(200))
+
+
+def test_a_thread_that_ends_leaves_no_connection(any_running):
+    kept = []
+
+    def work():
+        kept.append(Server(any_running.url))
+        kept[-1].subscribe(BASE, "channel", print)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(PATIENCE)
+    assert len(kept) == 3
+    wait_until(lambda: any_running.connections() == 0)
+
+
+def test_another_thread_is_told_to_make_its_own(any_running, connect):
+    server = connect(any_running.url)
+    server.call(BASE, "PING")
+    asking = gevent.get_hub().threadpool.spawn(server.call, BASE, "PING")
+    with pytest.raises(GTaskmanError, match="Server of its own"):
+        asking.get(timeout=PATIENCE)
+    server.close()
+    thread = threading.Thread(target=server.call, args=(BASE, "SET", "by", "another"))
+    thread.start()
+    thread.join(PATIENCE)
+    assert any_running.command("GET", "by") == b"another"
 
 
 SCRIPT = """

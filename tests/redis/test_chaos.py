@@ -1,0 +1,26 @@
+"""A short play of the chaos suite (see ``tests/chaos``), and its mutants."""
+
+from __future__ import annotations
+
+import pytest
+from chaos.faults import MUTANTS
+from chaos.scenarios import SCENARIOS, mutant
+from servers import any_kind
+
+_SEED = 7
+_SECONDS = 4.0  # of harm
+_SHORT = [name for name in SCENARIOS if name != "races"]  # the storm has them too
+_BRIEF = [name for name in MUTANTS if name != "no fresh leases"]  # that takes an outage
+
+
+@pytest.mark.parametrize("name", _SHORT)
+def test_it_holds(name):
+    """Nothing is lost, run twice at once, or stuck; counts are exact; nothing stays behind."""
+    outcome = SCENARIOS[name](_SECONDS, _SEED, any_kind())
+    assert outcome.findings == []
+
+
+@pytest.mark.parametrize("name", _BRIEF)
+def test_a_mutant_is_found_out(name):
+    """The judge notices when a script does not keep its promise."""
+    assert mutant(name, _SEED, any_kind()).findings
