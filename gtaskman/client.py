@@ -55,7 +55,9 @@ class Client:
     ``patience`` seconds for a server that is away (for ever if None), then raise
     :class:`ServerUnavailable`. ``codec`` is ``"json"``, ``"msgpack"`` or, with a ``keyring``,
     ``"pickle"``; a keyring signs whatever is sent. With ``replies=False`` nobody is told of a
-    task's end until somebody waits for it: for processes that send and never ask.
+    task's end until somebody waits for it: for processes that send and never ask. A task counts
+    as sent when ``wait_replicas`` replicas of the server have it too, which costs another trip and
+    makes it survive a failover.
 
     Raises :class:`ConfigurationError` for a URL that leads nowhere. Nothing is opened before the
     first call.
@@ -71,6 +73,7 @@ class Client:
         codec: str = "json",
         keyring: Keyring | None = None,
         replies: bool = True,
+        wait_replicas: int = 0,
     ) -> None:
         self.address = Address.parse(url) if isinstance(url, str) else url
         self.namespace = namespace or self.address.namespace
@@ -79,6 +82,7 @@ class Client:
         self._sealer = Sealer(codec, keyring)
         self._keyring = keyring
         self._replies = replies
+        self._replicas = wait_replicas
         self._lines: weakref.WeakKeyDictionary[Any, Line] = weakref.WeakKeyDictionary()
         self._pid = os.getpid()
         self._requests = itertools.count(1)
@@ -240,7 +244,7 @@ class Client:
             for queue, batch in by_queue.items():
                 request = f"{self._nonce}{next(self._requests):x}"
                 entries = [parcel.entry for parcel in batch]
-                answers = line.ledger(queue).enqueue(entries, request)
+                answers = line.ledger(queue).enqueue(entries, request, self._replicas)
                 for parcel, holder in zip(batch, answers, strict=True):
                     line.entered(parcel.handle, holder is not None)
                 check_entered(entries, answers)

@@ -40,11 +40,18 @@ _IN_SCRIPT = re.compile(r"@?user_script: ?\d+: -?([A-Z]+) ")
 class Errand:
     """One request, until there is a reply: through losses, outages, failovers and moves."""
 
-    def __init__(self, server: Server, base: str, request: bytes, script: Script | None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        base: str,
+        request: bytes,
+        script: Script | None = None,
+        replies: int = 1,
+    ) -> None:
         self._server = server
         self._base = base
         self._request = request
-        self._replies = 1
+        self._replies = replies
         self._script = script
         self._asking: Node | None = None  # who has the keys for this once
         self._losses = 0

@@ -11,10 +11,11 @@ import hashlib
 import logging
 import math
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from gtaskman.errors import ConfigurationError, ServerError
+from gtaskman.errors import ConfigurationError, ServerError, ServerUnavailable
 from gtaskman.redis import scripts
 from gtaskman.redis.keys import queue_base
 from gtaskman.redis.record import Record, body_of, record_of
@@ -27,6 +28,7 @@ _Item = TypeVar("_Item")
 
 BATCH = 128  # the most that one script takes or gives
 BATCH_BYTES = 4 * 1024 * 1024  # of envelopes or results in one script
+_ROUND = 0.25  # seconds that replicas are waited for with one command
 LONGEST_REASON = 4096  # characters of the reason of a cancel
 LONGEST_KEY = 48  # bytes of a unique key that are kept as they are; a longer one is hashed
 
@@ -182,12 +184,16 @@ class Ledger:
 
     # --- whoever submits -------------------------------------------------------------------------
 
-    def enqueue(self, entries: Sequence[Entry], request: str) -> list[str | None]:
+    def enqueue(
+        self, entries: Sequence[Entry], request: str, replicas: int = 0
+    ) -> list[str | None]:
         """Add tasks; gives for each None, or the id of the task in its way.
 
         That is its own id, if it waits or runs already, or the id of the one that holds its unique
         key. A finished record of the id is replaced. ``request`` is a short text, another one for
         each call: under the same one nothing is added twice, and the answers are the same.
+        Returns when ``replicas`` of the server have them as well; raises
+        :class:`ServerUnavailable` when they have not before its patience is over.
         """
         answers: list[str | None] = []
         for batch in _batches(entries, _size_of_entry):
@@ -195,8 +201,24 @@ class Ledger:
             for entry in batch:
                 args += _arguments(entry)
             reply = self._script(scripts.ENQUEUE, *args)
+            if replicas:
+                self._await_replicas(args, replicas)
             answers += [None if each == 1 else each.decode() for each in reply]
         return answers
+
+    def _await_replicas(self, args: list[Any], replicas: int) -> None:
+        patience = self.server.patience
+        end = math.inf if patience is None else time.monotonic() + patience
+        while True:
+            seconds = min(_ROUND, max(0.001, end - time.monotonic()))
+            found = self.server.replicated(scripts.ENQUEUE, self.base, args, replicas, seconds)
+            if found >= replicas:
+                return
+            if time.monotonic() >= end:
+                raise ServerUnavailable(
+                    f"{found} of {replicas} replicas of {self.server.address} have confirmed the"
+                    f" task within {patience:g} s: it is queued, and may be lost in a failover"
+                )
 
     def cancel(self, task_id: str, reason: str = "") -> str | None:
         """Cancel a waiting task, or have the owner of a running one asked to.

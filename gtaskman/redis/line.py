@@ -85,10 +85,14 @@ class Line:
         """The server has it, or did not take it: then nobody waits for it."""
         self._entering.discard(handle.id)
         if refused:
-            for awaited in self._awaited.get(handle.id, ()):
-                if awaited() is handle:
-                    self._gone(awaited)
-                    return
+            self._forget(handle)
+
+    def _forget(self, handle: RemoteHandle) -> None:
+        """It need not be told any more; others of the same id may have to be."""
+        for awaited in self._awaited.get(handle.id, ()):
+            if awaited() is handle:
+                self._gone(awaited)
+                return
 
     def _await(self, handle: RemoteHandle) -> None:
         awaited = _Awaited(handle, self._gone)
@@ -157,7 +161,7 @@ class Line:
                 self._end(handle, _record(handle, letter, end=end, result=result))
 
     def _end(self, handle: RemoteHandle, record: Record) -> None:
-        self._awaited.pop(handle.id, None)
+        self._forget(handle)
         handle.end(functools.partial(self._read, record, handle.queue))
 
     def _ask_all(self) -> None:
@@ -180,6 +184,8 @@ class Line:
                         self._end(handle, _record(handle, ended))
                 elif record.status in _ENDED:
                     self._end(handle, record)
+                elif progress and record.progress:
+                    handle.tell(self._read(record, handle.queue))  # where it is by now
 
     def close(self) -> list[RemoteHandle]:
         """Let go of the connections; gives the handles that are still waited for."""

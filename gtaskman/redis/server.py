@@ -16,7 +16,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
@@ -81,6 +81,24 @@ class Server:
         run on a queue whose keys are on their way from one node to another, until all are there.
         """
         return self._ask(base, pack(("EVALSHA", script.sha, 1, base, *args)), script)
+
+    def replicated(
+        self,
+        script: Script,
+        base: str,
+        args: Iterable[str | bytes | float],
+        replicas: int,
+        seconds: float,
+    ) -> int:
+        """How many replicas have what a script wrote that has been run before, after at most so
+        many seconds, or as soon as it is ``replicas``.
+
+        The script is sent once more together with the question, so that it cannot be put to a
+        server that has taken the other's place since and lacks it.
+        """
+        again = pack(("EVAL", script.source, 1, base, *args))
+        question = pack(("WAIT", replicas, int(seconds * 1000)))
+        return int(Errand(self, base, again + question, replies=2).run())
 
     def _ask(self, base: str, request: bytes, script: Script | None = None) -> Any:
         if get_hub() is not self._hub:

@@ -7,10 +7,12 @@ import hashlib
 import gevent
 import pytest
 import redis
+from entries import entry
 from servers import KINDS, Cluster, RunningServer, Sentinels, any_kind, each_kind
 from worlds import PATIENCE, wait_until
 
 from gtaskman.errors import ServerError, ServerUnavailable
+from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.scripts import Script
 from gtaskman.redis.server import Server
 from gtaskman.redis.topology import slot_of
@@ -231,3 +233,32 @@ def test_a_cluster_that_is_away(connect):
         for each in cluster.nodes:
             each.restart()
         assert calls.get(timeout=PATIENCE) == 1
+
+
+# --- replicas ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def replicated():
+    """A server with one replica."""
+    kind = any_kind()
+    with RunningServer(kind) as primary, RunningServer(kind, replica_of=primary) as replica:
+        yield primary, replica
+
+
+def test_a_task_counts_as_sent_when_the_replica_has_it(replicated):
+    primary, replica = replicated
+    server = Server(primary.url, patience=20)
+    ledger = Ledger(server, "tests", "replicated")
+    assert ledger.enqueue([entry("here and there")], "request", replicas=1) == [None]
+    assert replica.client().exists(f"{ledger.base}:t:here and there")
+    server.close()
+
+
+def test_who_waits_for_more_replicas_than_there_are_is_told_so(replicated):
+    server = Server(replicated[0].url, patience=1)
+    ledger = Ledger(server, "tests", "replicated")
+    with pytest.raises(ServerUnavailable, match="1 of 2 replicas"):
+        ledger.enqueue([entry("rarely lost")], "request", replicas=2)
+    assert ledger.counts().waiting == 1
+    server.close()
