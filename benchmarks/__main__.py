@@ -1,17 +1,25 @@
-"""The command line: `python -m benchmarks local`."""
+"""The command line: `python -m benchmarks local` and `python -m benchmarks redis`."""
 
+import importlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from benchmarks import machine, record, rounds, table
+from benchmarks import machine, record, table
 from benchmarks.catalog import PEERS, SCENARIOS
-from benchmarks.rounds import Plan
+from benchmarks.redis import catalog as redis_catalog
+from benchmarks.redis import rounds as redis_rounds
+from benchmarks.redis import server as redis_server
+from benchmarks.redis.environments import DEFAULT_DIRECTORY
+from benchmarks.rounds import Plan, Run
+from benchmarks.rounds import run as run_local
 from benchmarks.summary import summarise
 
 ROUNDS = 5
+REDIS_ROUNDS = 3
 QUICK_ROUNDS = 1
 PLAIN_WIDTH = 110
 
@@ -70,18 +78,70 @@ def local(
         quick=quick,
         seconds=seconds,
     )
-    sys.exit(measure(plan, json_path, plot_path))
+    steps = run_local(plan)
+    sys.exit(measure(plan, machine.facts(), steps, json_path, plot_path, "plot"))
 
 
-def measure(plan: Plan, json_path: Path | None, plot_path: Path | None) -> int:
-    """Run the plan and tell about it in every way that was asked for; the exit status."""
+@cli.command()
+@click.option("--rounds", type=click.IntRange(min=1), help=f"How many rounds. [{REDIS_ROUNDS}]")
+@click.option("--quick", is_flag=True, help="Smaller sizes; one round unless --rounds says more.")
+@click.option("--only", type=Names(list(redis_catalog.SCENARIOS)), help="These scenarios.")
+@click.option("--peers", type=Names(list(redis_catalog.PEERS)), help="These contestants.")
+@click.option(
+    "--venvs",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_DIRECTORY,
+    help=f"Where the peers are installed, once. [{DEFAULT_DIRECTORY}]",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all numbers.")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw a PNG.")
+def redis(
+    rounds: int | None,
+    quick: bool,
+    only: list[str] | None,
+    peers: list[str] | None,
+    venvs: Path,
+    json_path: Path | None,
+    plot_path: Path | None,
+) -> None:
+    """Measure over a private Redis server, beside Celery, RQ, Dramatiq, Huey, arq and taskiq.
+
+    Each peer is installed into a virtual environment of its own, which the next run finds again.
+
+    Exit status 0: all results were right, whatever the targets say. 1: one was wrong or missing,
+    or a peer could not be installed.
+    """
+    plan = Plan(
+        scenarios=only or list(redis_catalog.SCENARIOS),
+        peers=peers or list(redis_catalog.PEERS),
+        rounds=rounds or (QUICK_ROUNDS if quick else REDIS_ROUNDS),
+        quick=quick,
+    )
+    redis_catalog.enter()
+    interpreters = redis_rounds.Environments(venvs.absolute())
+    facts = machine.facts() | {
+        "server": redis_server.version(),
+        "environments": interpreters.versions(plan.peers),
+    }
+    runs = redis_rounds.run(plan, interpreters)
+    sys.exit(measure(plan, facts, runs, json_path, plot_path, "redis.plot"))
+
+
+def measure(
+    plan: Plan,
+    facts: dict[str, object],
+    steps: Iterable[Run],
+    json_path: Path | None,
+    plot_path: Path | None,
+    plotter: str,
+) -> int:
+    """Run the steps and tell about them in every way that was asked for; the exit status."""
     console, errors = _console(), Console(stderr=True)
-    facts = machine.facts()
     console.print(machine.line(facts), highlight=False)
     if warning := machine.noise():
         errors.print(warning, style="yellow", soft_wrap=True)
     runs = []
-    for run in rounds.run(plan):
+    for run in steps:
         runs.append(run)
         errors.print(table.describe(run), style="dim", soft_wrap=True)
     summary = summarise(plan, runs)
@@ -89,9 +149,10 @@ def measure(plan: Plan, json_path: Path | None, plot_path: Path | None) -> int:
     if json_path:
         record.write(json_path, facts, plan, runs, summary)
     if plot_path:
-        from benchmarks import plot  # matplotlib takes long to import, and only a plot needs it
-
-        plot.draw(plot_path, machine.line(facts), summary)
+        # matplotlib takes long to import, and only a plot needs it
+        importlib.import_module(f"benchmarks.{plotter}").draw(
+            plot_path, machine.line(facts), summary
+        )
     return 1 if summary.failures else 0
 
 

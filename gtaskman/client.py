@@ -28,6 +28,7 @@ from gtaskman import mapping
 from gtaskman.backoff import Backoff
 from gtaskman.envelope import Hints, Keyring, read_result
 from gtaskman.errors import (
+    PayloadError,
     TaskDefinitionError,
     TaskOptionError,
     TaskTravelError,
@@ -123,12 +124,16 @@ class Client:
                 handles.extend(sending.get())
         return handles
 
-    def send(self, name: str, /, *args: Any, terms: Terms = DEFAULT, **kwargs: Any) -> RemoteHandle:
+    def send(self, name: str, /, *args: Any, **kwargs: Any) -> RemoteHandle:
         """Send a task by its name alone, for senders that do not have its code.
 
         Raises :class:`TaskDefinitionError` if no manager has ever served a task of that name in
         this queue: they tell the server which ones they know.
         """
+        return self.send_under(DEFAULT, name, *args, **kwargs)
+
+    def send_under(self, terms: Terms, name: str, /, *args: Any, **kwargs: Any) -> RemoteHandle:
+        """:meth:`send` under other terms, such as a delay."""
         queue = self._queue_of(terms)
         kinds = self.ledger(queue).names()
         if name not in kinds:
@@ -272,7 +277,7 @@ class Client:
         for ledger in self._ledgers():
             record = ledger.record(task_id)
             if record is not None:
-                return self._read(record, ledger.queue)
+                return self._legible(record, ledger.queue)
         return None
 
     def handle(self, task_id: str) -> RemoteHandle | None:
@@ -280,7 +285,7 @@ class Client:
         for ledger in self._ledgers():
             record = ledger.record(task_id)
             if record is not None:
-                return self._attach(self._read(record, ledger.queue), ledger.queue)
+                return self._attach(self._legible(record, ledger.queue), ledger.queue)
         return None
 
     def wait(self, task: Any, timeout: float | None = None) -> Any:
@@ -320,7 +325,7 @@ class Client:
         """Reports with this status, or ended (True) or not (False), in order of submission."""
         letters = _letters(status, finished)
         found = [
-            self._read(record, ledger.queue)
+            self._legible(record, ledger.queue)
             for ledger in self._ledgers(queue)
             for record in ledger.find(letters, 0, offset + limit)
         ]
@@ -454,6 +459,19 @@ class Client:
         if record.status not in STATUSES:
             return _unknown(record)
         return report_of(record, functools.partial(self._value, queue))
+
+    def _legible(self, record: Record, queue: str) -> Report:
+        """The report for whoever asks how tasks stand: one result that cannot be read here, since
+        it is signed for one, hides nothing else."""
+        try:
+            return self._read(record, queue)
+        except PayloadError as error:
+            report = report_of(record._replace(result=b""), self._value_of_none)
+            return msgspec.structs.replace(report, message=f"its result cannot be read: {error}")
+
+    @staticmethod
+    def _value_of_none(_record: Record) -> None:
+        return None
 
     def _value(self, queue: str, record: Record) -> Any:
         definition = registry.get(record.name)

@@ -45,7 +45,7 @@ def submit(
     keywords = keywords_of(words)
     terms = DEFAULT.replace(queue=queue, delay=delay, priority=priority)
     with access.client(queue) as client:
-        handle = client.send(name, *map(value_of, args), terms=terms, **keywords)
+        handle = client.send_under(terms, name, *map(value_of, args), **keywords)
         if wait:
             follow(handle, timeout, as_json)
         elif as_json:

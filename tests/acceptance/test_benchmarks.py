@@ -51,18 +51,60 @@ def get_reusable_executor(max_workers):
 RIGHT, WRONG, CRASH = "argument", "argument + (argument == 3000)", "1 / 0"
 
 
-def run(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    where: Path, *arguments: str, suite: str = "local", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run the benchmarks in an empty directory whose modules come before the installed ones."""
     path = os.pathsep.join(filter(None, (str(where), str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    command = [sys.executable, "-m", "benchmarks", "local", "--quick", *arguments]
+    command = [sys.executable, "-m", "benchmarks", suite, "--quick", *arguments]
     return subprocess.run(
         command,
         cwd=where,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path} | variables,
         capture_output=True,
         text=True,
         timeout=110,
     )
+
+
+# A Huey that has lost what was sent to it, or has not.
+FORGETFUL_HUEY = """
+class RedisHuey:
+    def __init__(self, name, **options):
+        self.storage = self.pool = self
+        self.sent = 0
+
+    def task(self):
+        return lambda function: self.send
+
+    def send(self, argument):
+        self.sent += 1
+
+    def pending_count(self):
+        return self.sent - {lost}
+
+    def disconnect(self):
+        pass
+"""
+
+TELL_STAMP = """
+from benchmarks.redis.catalog import REQUIREMENTS
+from benchmarks.redis.environments import stamp
+print(stamp(REQUIREMENTS[{peer!r}]), end="")
+"""
+
+
+def pretend_installed(where: Path, peer: str) -> None:
+    """An environment as the benchmarks make it, whose interpreter is this one."""
+    python = where / "venvs" / peer / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    told = subprocess.run(
+        [sys.executable, "-c", TELL_STAMP.format(peer=peer)],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    (python.parents[1] / "installed.json").write_text(told.stdout)
 
 
 def document(where: Path) -> dict:
@@ -162,3 +204,73 @@ def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path):
     assert done.returncode == 2
     assert "brust" in done.stderr
     assert "burst" in done.stderr
+
+
+def test_gtaskman_gives_right_results_in_every_scenario_over_redis(tmp_path):
+    done = run(
+        tmp_path, "--peers", "gtaskman,bare", "--json", "out.json", "--plot", "out.png",
+        suite="redis",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    told = document(tmp_path)
+    assert {run["scenario"] for run in told["runs"]} == told["scenarios"].keys()
+    assert all(run["checked"] > 0 for run in told["runs"])
+    assert {"server", "environments"} <= told["machine"].keys()
+    assert (tmp_path / "out.png").read_bytes().startswith(PNG_SIGNATURE)
+
+
+def test_a_peer_is_installed_once_into_its_own_environment(tmp_path):
+    options = ("--peers", "huey", "--venvs", "venvs", "--json", "out.json")
+    first = run(tmp_path, "--only", "enqueue", *options, suite="redis")
+    if "could not be installed" in first.stdout:
+        pytest.skip(document(tmp_path)["failures"][0]["error"])
+
+    done = run(tmp_path, "--only", "noop,round_trip", *options, suite="redis", PIP_NO_INDEX="1")
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    told = document(tmp_path)
+    assert "huey" in told["machine"]["environments"]["huey"]
+    assert [run["checked"] for run in told["runs"]] == [
+        told["scenarios"][name]["size"]["count"] for name in ("noop", "round_trip")
+    ]
+
+
+def test_a_peer_that_cannot_be_installed_fails_the_run_with_the_reason(tmp_path):
+    done = run(
+        tmp_path, "--only", "enqueue", "--peers", "arq", "--venvs", "venvs", "--json", "out.json",
+        suite="redis", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path),
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "arq could not be installed" in done.stdout
+    assert document(tmp_path)["scenarios"]["enqueue"]["contestants"]["arq"]["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    ("lost", "status", "words"),
+    [
+        pytest.param(0, 0, "0 runs failed", id="right"),
+        pytest.param(1, 1, "waiting: result 0 is 599 instead of 600", id="wrong"),
+    ],
+)
+def test_a_wrong_count_over_redis_fails_the_run(tmp_path, lost, status, words):
+    (tmp_path / "huey.py").write_text(FORGETFUL_HUEY.format(lost=lost))
+    pretend_installed(tmp_path, "huey")
+
+    done = run(
+        tmp_path, "--only", "enqueue", "--peers", "huey", "--venvs", "venvs", "--json", "out.json",
+        suite="redis",
+    )  # fmt: skip
+
+    assert done.returncode == status, done.stderr + done.stdout
+    assert words in done.stdout
+    assert [failure["peer"] for failure in document(tmp_path)["failures"]] == ["huey"] * status
+
+
+def test_an_unknown_peer_over_redis_is_refused_with_the_known_ones(tmp_path):
+    done = run(tmp_path, "--peers", "kelery", suite="redis")
+
+    assert done.returncode == 2
+    assert "kelery" in done.stderr
+    assert "celery" in done.stderr

@@ -696,9 +696,9 @@ def test_sending_by_name_for_those_who_have_no_code(scene, client):
     assert "TypeError" in str(fate(client.send("sharing.double", 1, 2, 3)))
     assert "number" in str(fate(client.send("sharing.double", "no number")))
     terms = gtaskman.terms.Terms(delay=LONG, unique="key", priority=3)
-    waiting = client.send("sharing.double", 1, terms=terms)
+    waiting = client.send_under(terms, "sharing.double", 1)
     with pytest.raises(gtaskman.DuplicateTaskError, match="'key'"):
-        client.send("sharing.double", 1, terms=terms)
+        client.send_under(terms, "sharing.double", 1)
     assert waiting.cancel()
 
 

@@ -163,7 +163,7 @@ def test_a_manager_cancels_what_it_runs_and_what_others_have(scene, client):
     worker_of(mine)
     other = scene.manager(max_processes=1)
     theirs = manager.submit(work.nap)
-    assert other.pids() == [worker_of(theirs)]
+    assert worker_of(theirs) in other.pids()
     waiting = manager.submit(work.nap.with_options(delay=LONG))
     for handle in (mine, theirs, waiting):
         assert manager.cancel(handle.id, "enough")
