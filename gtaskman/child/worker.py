@@ -114,7 +114,8 @@ class Worker:
         signal.signal(signal.SIGURG, self._on_doorbell)
         signal.siginterrupt(signal.SIGURG, False)
         self._channel.start(self._on_readable)
-        self._send(messages.READY, 0)
+        # As its number, the pid: its starter may tell it later than we speak.
+        self._send(messages.READY, os.getpid())
         self._channel.flush()
         while not self._ending:
             while self._inbox:

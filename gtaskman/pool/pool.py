@@ -406,6 +406,7 @@ class Pool:
         elif frame.kind == messages.RETURNED:
             self._on_returned(worker, messages.unpack(frame.body))
         elif frame.kind == messages.READY:
+            worker.pid = frame.number
             self._on_ready(worker)
         elif frame.kind == messages.PONG:
             asking = self._pongs.get(frame.number)
