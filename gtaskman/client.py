@@ -34,12 +34,12 @@ from gtaskman.errors import (
     TaskTravelError,
     WaitTimeout,
 )
-from gtaskman.queues.sending import Call, Sealer, check_entered
+from gtaskman.queues.sending import Call, Sealer, check_entered, send_back
 from gtaskman.redis.address import Address
 from gtaskman.redis.ledger import Entry, Ledger
 from gtaskman.redis.line import Line
 from gtaskman.redis.record import KINDS, LETTERS, STATUSES, Record, report_of
-from gtaskman.remote import RemoteHandle, Ticket
+from gtaskman.remote import Reading, RemoteHandle, Ticket
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages.base import statuses
 from gtaskman.task import LIMITS, Definition, Task, TaskFunction, fresh_id, registry
@@ -381,10 +381,11 @@ class Client:
     def retry(self, task_id: str) -> RemoteHandle | None:
         """Send a task of the dead-letter list back: it waits again, as if it were new.
 
-        Gives its new handle (an old one has ended), or None if no such task is dead.
+        Gives its new handle (an old one has ended), or None if no such task is dead. Raises
+        :class:`DuplicateTaskError` if another task holds its unique key.
         """
         for ledger in self._ledgers():
-            if ledger.requeue([task_id]):
+            if send_back(ledger, task_id):
                 return self._known(task_id)
         return None
 
@@ -455,19 +456,20 @@ class Client:
         attendant = line if self._replies else None
         return RemoteHandle(Ticket(first, queue, self.report), self, attendant)
 
-    def _read(self, record: Record, queue: str) -> Report:
+    def _read(self, record: Record, queue: str) -> Reading:
         if record.status not in STATUSES:
-            return _unknown(record)
-        return report_of(record, functools.partial(self._value, queue))
+            return Reading(_unknown(record))
+        try:
+            return Reading(report_of(record, functools.partial(self._value, queue)))
+        except PayloadError as error:
+            report = report_of(record._replace(result=b""), self._value_of_none)
+            why = f"its result cannot be read: {error}"
+            return Reading(msgspec.structs.replace(report, message=why), error)
 
     def _legible(self, record: Record, queue: str) -> Report:
         """The report for whoever asks how tasks stand: one result that cannot be read here, since
         it is signed for one, hides nothing else."""
-        try:
-            return self._read(record, queue)
-        except PayloadError as error:
-            report = report_of(record._replace(result=b""), self._value_of_none)
-            return msgspec.structs.replace(report, message=f"its result cannot be read: {error}")
+        return self._read(record, queue).report
 
     @staticmethod
     def _value_of_none(_record: Record) -> None:

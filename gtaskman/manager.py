@@ -48,7 +48,7 @@ from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
-from gtaskman.storages import TaskStorage
+from gtaskman.storages import Archivist, TaskStorage
 from gtaskman.task import Definition, Task, TaskFunction, fresh_id
 from gtaskman.terms import DEFAULT, Terms
 from gtaskman.timetable import Timetable
@@ -63,6 +63,7 @@ T = TypeVar("T")
 _HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
 _ENOUGH = 64  # tasks that may wait for the loop to turn
 _STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
+_LAST_REPORTS = 10.0  # seconds that a storage has for the last reports when a manager stops
 STOPPED = "the manager was stopped"
 _EVENTS = {
     TaskStatus.COMPLETED: "task-completed",
@@ -125,8 +126,9 @@ class TaskManager:
         self._gone = Latch()  # the thread of a manager in the background has ended
         self._asked = self._answered = 0.0  # by other threads, whether our hub runs
         self._line = self._make_line()
+        self.storage = storages.connect(storage, self.config)
         # Who is told of each report.
-        self._archive = self.storage = storages.connect(storage, self.config)
+        self._archive = storages.archive_of(self.storage)
         self._line.configure(self.config)
         self._line.on_available(self._on_available)
 
@@ -246,6 +248,8 @@ class TaskManager:
         pool.close(self.config.kill_grace)
         self._end()
         timetable.close()
+        if isinstance(self._archive, Archivist) and not self._archive.flush(_LAST_REPORTS):
+            log.error("the storage has not taken the last reports within %.0f s", _LAST_REPORTS)
         self._state = State.STOPPED
         _running.discard(self)
         self._keeper.close()

@@ -8,6 +8,8 @@ SERVERS = (
     "redis+socket",
     "redis+sentinel",
     "redis+cluster",
+    "rediss+sentinel",
+    "rediss+cluster",
     "embedded",
 )
 """The schemes of URLs that name a server."""
@@ -15,4 +17,4 @@ SERVERS = (
 
 def is_server(url: object) -> bool:
     """Whether this is a URL that names a server."""
-    return isinstance(url, str) and url.partition(":")[0] in SERVERS
+    return isinstance(url, str) and url.partition(":")[0].lower() in SERVERS

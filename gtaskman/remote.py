@@ -7,9 +7,9 @@ report is made of them when somebody looks, in the greenlet that does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from gtaskman.errors import WaitTimeout
+from gtaskman.errors import PayloadError, WaitTimeout
 from gtaskman.handle import TaskHandle
 from gtaskman.report import Report
 
@@ -31,6 +31,13 @@ class Ticket:
         return self._ask(self.id) or self.first
 
 
+class Reading(NamedTuple):
+    """A report as it could be read here, and why its result could not, if it could not."""
+
+    report: Report
+    error: PayloadError | None = None
+
+
 class Attendant(Protocol):
     """Who pushes what becomes of tasks: one for each thread that waits."""
 
@@ -41,7 +48,7 @@ class Attendant(Protocol):
 class RemoteHandle(TaskHandle):
     """A :class:`TaskHandle` whose task runs elsewhere; the same calls, with the same meaning."""
 
-    _reading: Callable[[], Report] | None = None
+    _reading: Callable[[], Reading] | None = None
 
     def __init__(self, ticket: Ticket, client: Client, attendant: Attendant | None) -> None:
         self.id = ticket.id
@@ -75,11 +82,23 @@ class RemoteHandle(TaskHandle):
         return self._read() if self._opened else None
 
     def _read(self) -> Report:
+        return self._whole().report
+
+    def _whole(self) -> Reading:
         known = self.__dict__.get("_last")
         if known is None:
             assert self._reading is not None
             known = self.__dict__["_last"] = self._reading()
         return known
+
+    def get(self, timeout: float | None = None) -> Any:
+        """See :meth:`TaskHandle.get`; raises :class:`PayloadError` for a result that is not to be
+        read here, since nobody trusted has signed it for one."""
+        value = super().get(timeout)
+        unread = self._whole().error
+        if unread is not None:
+            raise type(unread)(str(unread))
+        return value
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the task has ended, at most ``timeout`` seconds; gives whether it has."""
@@ -120,16 +139,18 @@ class RemoteHandle(TaskHandle):
         self._attendants = {attendant}
         attendant.attend(self, self._followed)
 
-    def end(self, reading: Callable[[], Report]) -> None:
+    def end(self, reading: Callable[[], Reading]) -> None:
         """The task has ended: ``reading()`` gives its last report."""
         if self._opened:
             return
         self._reading = reading
         self._opened = True
-        if self._feeds is not None:
-            self.tell(self._read())
-        if self._waiters is not None:
-            self.wake()
+        try:
+            if self._feeds is not None:
+                self.tell(self._read())
+        finally:
+            if self._waiters is not None:
+                self.wake()
 
     def _be_attended(self, progress: bool = False) -> None:
         """By the line of this thread: one of another thread may not run while we wait."""

@@ -44,10 +44,8 @@ class SharedManager(TaskManager):
         storage: TaskStorage | str | None = None,
     ) -> None:
         self._keeps = storage is not None
-        super().__init__(queue, config, storage)
-        if not self._keeps:
-            # The server keeps the reports, and nobody else need be told.
-            self._archive = InMemoryTaskStorage(keep=0)
+        # Without one the server keeps the reports, and nobody else need be told.
+        super().__init__(queue, config, storage or InMemoryTaskStorage(keep=0))
         self._returning: set[str] = set()  # jobs that are stopped, to go on elsewhere
         self.client = Client(
             self.queue.address,
@@ -71,7 +69,15 @@ class SharedManager(TaskManager):
         return [self.client.ledger(name) for name in self.queue.queues]
 
     def _make_line(self) -> Courier:  # type: ignore[override]
-        return Courier(self.queue, self, self.config.kill_grace + _MARGIN)
+        grace, lease = self.config.kill_grace + _MARGIN, self.queue.lease
+        if grace > lease / 2:
+            log.warning(
+                "lease=%g is short for kill_grace=%g: a task that does not stop when it is told to"
+                " may still run here when it begins elsewhere",
+                lease,
+                self.config.kill_grace,
+            )
+        return Courier(self.queue, self, min(grace, lease / 2))
 
     # --- life
 
@@ -154,15 +160,9 @@ class SharedManager(TaskManager):
             self._jobs[job.id] = job
             if self._keeps:
                 job.told = True
-                self._store_first(job)
+                self._archive.insert(job.first_report())
             if job.definition.number not in self._known:
                 self._try_to_make_known(job)
-
-    def _store_first(self, job: Job) -> None:
-        try:
-            self._archive.insert(job.first_report())
-        except Exception:
-            log.exception("the first report of task %s could not be stored", job.id)
 
     def _try_to_make_known(self, job: Job) -> None:
         try:

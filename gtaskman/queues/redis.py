@@ -34,7 +34,7 @@ from gtaskman.errors import (
 )
 from gtaskman.job import Job
 from gtaskman.queues.base import TaskQueue
-from gtaskman.queues.sending import Call, Sealer, check_entered
+from gtaskman.queues.sending import Call, Sealer, check_entered, send_back
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import owner_channel
 from gtaskman.redis.ledger import STALE, Claim, Counts, Ledger, Settlement
@@ -446,12 +446,14 @@ class RedisTaskQueue(TaskQueue):
         return job if isinstance(job, Job) else None
 
     def drop(self) -> list[Job]:
-        return [
-            job
-            for berth in self._places()
-            for record in berth.ledger.find("W", 0, berth.ledger.counts().waiting)
-            if (job := self.cancel(record.id)) is not None
-        ]
+        dropped = []
+        for ledger in self.ledgers:
+            delayed = ledger.delayed()
+            for record in ledger.find("W", 0, ledger.counts().waiting):
+                job = self.cancel(record.id) if record.id not in delayed else None
+                if job is not None:
+                    dropped.append(job)
+        return dropped
 
     def due(self) -> float | None:
         return None  # the server sees to what is delayed, and wakes whoever may take it
@@ -479,7 +481,7 @@ class RedisTaskQueue(TaskQueue):
 
     def revive(self, task_id: str) -> Job | None:
         for berth in self._places():
-            if berth.ledger.requeue([task_id]):
+            if send_back(berth.ledger, task_id):
                 return self._waiting(berth, task_id)
         return None
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gtaskman.envelope import TASK_LIMIT, Hints, Keyring, seal_task
 from gtaskman.errors import ConfigurationError, DuplicateTaskError, PayloadError
-from gtaskman.redis.ledger import Entry
+from gtaskman.redis.ledger import Entry, Ledger
 from gtaskman.task import Definition
 from gtaskman.terms import Terms
 
@@ -102,3 +102,18 @@ def check_entered(entries: Sequence[Entry], answers: Sequence[str | None]) -> No
     for entry, holder in zip(entries, answers, strict=True):
         if holder is not None:
             raise DuplicateTaskError(holder, None if holder == entry.id else entry.unique)
+
+
+def send_back(ledger: Ledger, task_id: str) -> bool:
+    """Have a dead task wait again; False if there is none of that id.
+
+    Raises :class:`DuplicateTaskError` if another task holds its unique key.
+    """
+    if ledger.requeue([task_id]):
+        return True
+    record = ledger.record(task_id)
+    if record is not None and record.status == "F" and record.unique:
+        holder = ledger.holder(record.unique)
+        if holder is not None and holder != task_id:
+            raise DuplicateTaskError(holder, record.unique)
+    return False

@@ -254,6 +254,16 @@ class Ledger:
         reply = self.server.call(self.base, "GET", f"{self.base}:p:{task_id}")
         return None if reply is None else bytes(reply)
 
+    def holder(self, unique: str) -> str | None:
+        """The task that holds a unique key, in the form in which records have it."""
+        reply = self.server.call(self.base, "HGET", f"{self.base}:u", unique)
+        return None if reply is None else str(reply.decode())
+
+    def delayed(self) -> set[str]:
+        """The tasks that wait for their time."""
+        reply = self.server.call(self.base, "ZRANGE", f"{self.base}:dl", 0, -1)
+        return {task_id.decode() for task_id in reply}
+
     def delete(self, task_id: str) -> bool:
         """Forget a task that is not running; gives whether it was there.
 

@@ -23,8 +23,7 @@ from gtaskman.redis.keys import client_channel, queues_key
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.record import KINDS, Record, parts
 from gtaskman.redis.server import Server
-from gtaskman.remote import RemoteHandle
-from gtaskman.report import Report
+from gtaskman.remote import Reading, RemoteHandle
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Line:
         address: Address,
         namespace: str,
         patience: float | None,
-        read: Callable[[Record, str], Report],
+        read: Callable[[Record, str], Reading],
     ) -> None:
         self._name = os.urandom(9).hex()
         self._server = Server(address, patience=patience)
@@ -152,8 +151,10 @@ class Line:
         handles = self._handles(task_id)
         if letter == "p":
             for handle in handles:
-                handle.tell(self._read(_record(handle, "P", progress=body), handle.queue))
-        elif handles and body == b"!":
+                handle.tell(self._read(_record(handle, "P", progress=body), handle.queue).report)
+        elif not handles:
+            return  # nobody holds one any more
+        elif body == b"!":
             gevent.spawn(self._ask, handles, False, letter)  # too large, or with more to tell
         else:
             end, result = parts(body)
@@ -185,7 +186,7 @@ class Line:
                 elif record.status in _ENDED:
                     self._end(handle, record)
                 elif progress and record.progress:
-                    handle.tell(self._read(record, handle.queue))  # where it is by now
+                    handle.tell(self._read(record, handle.queue).report)  # where it is by now
 
     def close(self) -> list[RemoteHandle]:
         """Let go of the connections; gives the handles that are still waited for."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
 from gtaskman.places import SERVERS, is_server
+from gtaskman.storages.archivist import Archivist
 from gtaskman.storages.base import TaskStorage
 from gtaskman.storages.memory import InMemoryTaskStorage
 
-__all__ = ["InMemoryTaskStorage", "TaskStorage", "connect"]
+__all__ = ["Archivist", "InMemoryTaskStorage", "TaskStorage", "archive_of", "connect"]
+
+
+def archive_of(storage: TaskStorage) -> TaskStorage | Archivist:
+    """Who takes the reports for a storage from a hub that cannot wait."""
+    return Archivist(storage) if storage.waits else storage
 
 
 def connect(storage: TaskStorage | str | None, config: Configuration) -> TaskStorage:

@@ -31,6 +31,9 @@ class TaskStorage(abc.ABC):
     def insert(self, report: Report) -> None:
         """Keep the first report of a task; whatever was kept under its id goes."""
 
+    waits = False
+    """Whether its calls wait, for a server: a manager then has it told in a greenlet."""
+
     follows = False
     """Whether it can :meth:`follow` a task of its own process; else it is told each report."""
 

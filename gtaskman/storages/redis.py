@@ -45,6 +45,8 @@ class RedisTaskStorage(TaskStorage):
     Raises :class:`ConfigurationError`.
     """
 
+    waits = True
+
     def __init__(
         self,
         server: Server | str,

@@ -835,8 +835,32 @@ def test_a_result_that_nobody_trusted_has_signed_is_not_read(scene):
     scene.manager()
     handle = scene.client().submit(sharing.double, 4)
     handle.get(PATIENCE)
+    other = scene.client(keyring=gtaskman.Keyring(NEW))
+    report = other.report(handle.id)
+    assert (report.status, report.result) == (TaskStatus.COMPLETED, None)
+    assert "cannot be read" in report.message
+    assert ids(other.find()) == [handle.id]
     with pytest.raises(gtaskman.EnvelopeError, match="not signed"):
-        scene.client(keyring=gtaskman.Keyring(NEW)).report(handle.id)
+        other.handle(handle.id).get(PATIENCE)
+
+
+def test_a_result_that_cannot_be_read_leaves_nobody_waiting(scene):
+    # given a manager that signs with a key that the sender does not have (yet)
+    client = scene.client(keyring=gtaskman.Keyring(NEW))
+    theirs = gtaskman.Keyring({**OLD, **NEW}, sign_with="2025")
+    handle = client.submit(sharing.double, 4)
+    reader = gevent.spawn(list, handle.progress())
+    waiters = [gevent.spawn(handle.get, PATIENCE) for _ in range(2)]
+    gevent.sleep(0)
+    scene.manager(queue=scene.queue(keyring=theirs))
+    for each in waiters:
+        with pytest.raises(gtaskman.EnvelopeError, match="not in the keyring"):
+            each.get(timeout=PATIENCE)
+    last = reader.get(timeout=PATIENCE)[-1]
+    assert (last.status, last.result) == (TaskStatus.COMPLETED, None)
+    assert "cannot be read" in last.message
+    assert handle.report == last
+    assert "completed" in repr(handle)
 
 
 @pytest.mark.parametrize(

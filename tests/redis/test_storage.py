@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from entries import LEASE, entry, let_pass
 
+import gtaskman
 from gtaskman import ConfigurationError, Report, TaskStatus
 from gtaskman.envelope import Keyring, seal_result
 from gtaskman.errors import EnvelopeError
@@ -182,3 +183,18 @@ def test_a_decoder_of_ones_own_reads_the_results(ledger):
     work_off(ledger)
     view = RedisTaskStorage.of(ledger, lambda record: (record.id, len(record.result)))
     assert view.report("completed").result == ("completed", len(seal_result([1, "two"])))
+
+
+def test_a_manager_with_a_queue_of_its_own_keeps_its_reports_on_the_server(running):
+    config = gtaskman.Configuration(max_processes=1)
+    storage = RedisTaskStorage(running.url, "embedded-manager")
+    with gtaskman.TaskManager(config=config, storage=storage) as manager:
+        handles = [manager.submit(abs, -number) for number in range(50)]
+        assert [handle.get(timeout=20) for handle in handles] == list(range(50))
+        failed = manager.submit(int, "x")
+        failed.wait(timeout=20)
+    # What was told last is written before the manager has stopped.
+    assert storage.count(gtaskman.TaskStatus.COMPLETED) == 50
+    assert [each.id for each in storage.find(gtaskman.TaskStatus.FAILED)] == [failed.id]
+    assert storage.report(handles[7].id).result == 7
+    storage.close()
