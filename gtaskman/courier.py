@@ -29,14 +29,23 @@ from gtaskman.config import Configuration
 from gtaskman.errors import GTaskmanError
 from gtaskman.job import Job
 from gtaskman.pool.alarm import Alarm
-from gtaskman.queues.redis import BATCH, Berth, LeaseLost, RedisJob, RedisTaskQueue, read_call
-from gtaskman.redis.ledger import Settlement
+from gtaskman.queues.redis import (
+    BATCH,
+    Berth,
+    Handed,
+    LeaseLost,
+    Recall,
+    RedisJob,
+    RedisTaskQueue,
+    read_call,
+)
 from gtaskman.redis.record import end_of
 from gtaskman.report import Report
 
 log = logging.getLogger(__name__)
 
 _BEATS = 4  # heartbeats in one lease
+_SOON = 0.5  # seconds until the next heartbeat where something is amiss
 _MANY = 16  # jobs that take as long to hand out as the server to bring more
 _FLUSH = 0.25  # seconds for which progress is gathered: of each task, the latest goes
 _LAST = 5.0  # seconds that the last words of a manager that ends may take
@@ -75,6 +84,7 @@ class Courier:
         self._grace = grace  # seconds that stopping a task may take
         self._sync: collections.deque[RedisJob] = collections.deque()
         self._async: collections.deque[RedisJob] = collections.deque()
+        self._handed: list[tuple[Berth, Handed]] = []  # not taken in yet
         self._written: dict[str, RedisJob] = {}  # whose progress is to be told
         self._berths: list[Berth] = []
         self._news = Event()
@@ -226,6 +236,8 @@ class Courier:
                 for berth in self._berths:
                     self._guarded(berth, self._beat)
             self._news.clear()
+            if self._handed:
+                self._take_over()
             self._take_turns()
             if self._written and now >= self._next_flush:
                 self._next_flush = now + _FLUSH
@@ -271,16 +283,20 @@ class Courier:
         self._watch()
         if fetched.next_due is not None:
             self._due.set(fetched.next_due, self._on_due, berth)
-        if fetched.jobs:
-            for job in fetched.jobs:
-                (self._async if job.definition.is_async else self._sync).append(job)
-            self._listener.on_fetched(list(fetched.jobs))
-            if len(fetched.jobs) < _MANY:
-                self._listener.on_capacity()
-            else:
-                # They are handed out while the server is at the next trip.
-                self._loop.run_callback(self._listener.on_capacity)
+        self._bring_in(fetched.jobs)
         return True
+
+    def _bring_in(self, jobs: list[RedisJob]) -> None:
+        if not jobs:
+            return
+        for job in jobs:
+            (self._async if job.definition.is_async else self._sync).append(job)
+        self._listener.on_fetched(list(jobs))
+        if len(jobs) < _MANY:
+            self._listener.on_capacity()
+        else:
+            # They are handed out while the server is at the next trip.
+            self._loop.run_callback(self._listener.on_capacity)
 
     def _wish(self, berth: Berth) -> tuple[int, int]:
         if self._quiet:
@@ -317,12 +333,11 @@ class Courier:
         A server that lost its last writes, in a failover for one, may disagree with us.
         """
         owned = berth.ledger.owned(berth.owner)
-        settled = {each.id for each in berth.outbox}
-        for task_id, token in owned.items():
-            held = berth.held.get(task_id)
-            if task_id not in settled and (held is None or held.token != token):
-                log.warning("task %s was booked on us by mistake, and goes back", task_id)
-                berth.outbox.append(Settlement(task_id, token, "B"))
+        strays = berth.stray(owned)
+        if strays:
+            log.warning("%d tasks were booked on us without a word, and go back", len(strays))
+            berth.outbox.extend(strays)
+        self._next_beat = min(self._next_beat, time.monotonic() + _SOON)
         strayed = [job for job in berth.held.values() if owned.get(job.id) != job.token]
         if strayed:
             log.warning("%d tasks are ours no longer, and are stopped", len(strayed))
@@ -345,11 +360,31 @@ class Courier:
     def _on_message(self, berth: Berth, data: bytes) -> None:
         """The server has woken us, or somebody wants a task cancelled."""
         call = read_call(data)
-        if call is None:
+        if isinstance(call, Recall):
+            self._recall(berth, *call)
+        elif isinstance(call, Handed):
+            self._handed.append((berth, call))
+            if self._quiet or berth.must_ask(call.claim):
+                self._news.set()  # the server must be asked first
+            else:
+                self._take_over()
+        else:
             berth.wake()
             self._news.set()
-        else:
-            self._recall(berth, *call)
+
+    def _take_over(self) -> None:
+        """Take in what was handed to us."""
+        handed, self._handed = self._handed, []
+        jobs = []
+        for berth, (claim, room) in handed:
+            job = berth.take_over(claim, room)
+            if job is None:
+                self._news.set()  # there may be something to be told
+            elif self._quiet:
+                self.refund([job])
+            else:
+                jobs.append(job)
+        self._bring_in(jobs)
 
     def _on_again(self, berth: Berth) -> None:
         """The connection was away: a call may have been missed."""

@@ -129,6 +129,8 @@ class Berth:
         self.good_until = 0.0  # the monotonic time until which the lease holds for certain
         self.left = (0, 0)  # sync and async tasks that were ready beside what we took
         self.owner = _fresh_owner()
+        self._unheard: set[tuple[str, int]] = set()  # booked on us, as of the last heartbeat
+        self._given_back: set[int] = set()  # tokens of those that were, and went back
         self._calls = 0  # how often the server has woken us
         self._reader = reader
         self._requests = itertools.count(1)
@@ -139,6 +141,7 @@ class Berth:
         self.held.clear()
         self.outbox.clear()
         self.parked = _NOT_PARKED
+        self._unheard, self._given_back = set(), set()
         self.owner = _fresh_owner()
         return lost
 
@@ -188,6 +191,39 @@ class Berth:
             return None
         self.held[claim.id] = job.claimed_by(claim)
         return job
+
+    def must_ask(self, claim: Claim) -> bool:
+        """Whether the server is asked before this task may run, which takes a trip."""
+        job = self.job_of(claim.id, claim.envelope)
+        return isinstance(job, RedisJob) and job.definition.at_most_once
+
+    def take_over(self, claim: Claim, room: int) -> RedisJob | None:
+        """A task that was handed to us unasked; ``room`` is how many more the server thinks we
+        have place for. None if we cannot run it, or gave it back before the message came."""
+        if claim.token in self._given_back:
+            return None
+        job = self._take(claim)
+        if room <= 0 and job is not None:
+            is_async = job.definition.is_async
+            self.parked = (self.parked[0] and is_async, self.parked[1] and not is_async)
+        return job
+
+    def stray(self, owned: dict[str, int]) -> list[Settlement]:
+        """What the server books on us, and we have not heard of for two heartbeats: it goes back.
+
+        After one, the message may still be on its way.
+        """
+        settled = {each.id for each in self.outbox}
+        unheard = {
+            (task_id, token)
+            for task_id, token in owned.items()
+            if task_id not in settled
+            and (task_id not in self.held or self.held[task_id].token != token)
+        }
+        strayed = unheard & self._unheard
+        self._unheard = unheard - strayed
+        self._given_back.update(token for _, token in strayed)
+        return [Settlement(task_id, token, "B") for task_id, token in strayed]
 
     def job_of(self, task_id: str, envelope: bytes) -> RedisJob | str:
         """The job of an envelope, or in words why there is none."""
@@ -536,10 +572,29 @@ def _no_result(_record: Record) -> None:
     return None
 
 
-def read_call(data: bytes) -> tuple[str, int, str] | None:
-    """What an owner is told: an id, its token and a reason to cancel it; None for a wake-up."""
-    if not data.startswith(b"x "):
-        return None
-    head, _, reason = data.partition(b"\n")
-    _, token, task_id = head.decode().split(" ", 2)
-    return task_id, int(token), reason.decode(errors="replace")
+class Handed(NamedTuple):
+    """A task that the server has handed over, and how many more it thinks there is room for."""
+
+    claim: Claim
+    room: int
+
+
+class Recall(NamedTuple):
+    """A task that somebody wants cancelled."""
+
+    id: str
+    token: int
+    reason: str
+
+
+def read_call(data: bytes) -> Handed | Recall | None:
+    """What an owner is told; None for a mere wake-up."""
+    head, _, body = data.partition(b"\n")
+    letter, *words = head.decode().split(" ", 3)
+    if letter == "t":
+        token, room, task_id = words
+        return Handed(Claim(task_id, int(token), 1, 0, body), int(room))
+    if letter == "x":
+        token, task_id = head.decode().split(" ", 2)[1:]
+        return Recall(task_id, int(token), body.decode(errors="replace"))
+    return None

@@ -6,9 +6,31 @@
 
 local request, first = ARGV[1], tonumber(ARGV[2])
 local entries = (#ARGV - 2) / 13
-local state = call('HMGET', STATE, 'seq', 'queued', 'paused')
+local state = call('HMGET', STATE, 'seq', 'queued', 'paused', 'tok')
 local seq, queued = tonumber(state[1] or 0), tonumber(state[2] or 0)
 local answers = {}
+
+-- A task that comes alone, and that somebody is parked for, is handed over right here, which saves
+-- the owner a turn. Gives the owner and the token, or nothing. Should the message be lost, the
+-- owner finds out at a beat that it owns what it does not know of, and gives it back.
+local function hand_over(id, kind, envelope)
+  if entries > 1 or state[3] then return end
+  local parked = call('ZRANGE', B .. ':id' .. kind, 0, 0, 'WITHSCORES')
+  local owner, left = parked[1], -1 - tonumber(parked[2] or 0)
+  if not owner or ready(kind) > 0 then return end
+  local deadline = call('ZSCORE', B .. ':own', owner)
+  if not deadline or tonumber(deadline) <= NOW then return end
+  local token = S(math.max(US, tonumber(state[4] or 0) + 1))
+  local message = 't ' .. token .. ' ' .. S(left) .. ' ' .. id .. '\n' .. envelope
+  if call('PUBLISH', B .. ':m:' .. owner, message) == 0 then return end
+  if left > 0 then
+    call('ZADD', B .. ':id' .. kind, S(-left), owner)
+  else
+    call('ZREM', B .. ':id' .. kind, owner)
+  end
+  call('HSET', STATE, 'tok', token)
+  return owner, token
+end
 
 local function add(entry, id, name, kind, priority, delay, due, ttl, keep, losses, once, unique,
                    reply, envelope)
@@ -41,15 +63,31 @@ local function add(entry, id, name, kind, priority, delay, due, ttl, keep, losse
   if unique ~= '' then note('u', unique) end
   if reply ~= '' then note('w', short(reply)) end
   due = math.max(NOW + tonumber(delay), tonumber(due))
+  local owner, token
+  if due <= NOW then owner, token = hand_over(id, kind, envelope) end
+  if owner then
+    f[2] = 'P'
+    note('ow', owner)
+    note('t', token)
+    note('a', '1')
+    note('b', MOMENT)
+  end
   if ttl ~= '0' then
     local start_by = S(due + tonumber(ttl))
     note('tt', ttl)
     note('sb', start_by)
-    call('ZADD', B .. ':tl', start_by, id)
+    if not owner then call('ZADD', B .. ':tl', start_by, id) end
   end
   call('HSET', T(id), unpack(f))
   call('SET', P(id), envelope)
-  if due > NOW then postpone(id, r, due) else place(id, r) end
+  if owner then
+    call('ZADD', B .. ':run', r.q, id)
+    call('HSET', B .. ':o:' .. owner, id, token)
+  elseif due > NOW then
+    postpone(id, r, due)
+  else
+    place(id, r)
+  end
   return 1
 end
 
