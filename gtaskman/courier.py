@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _BEATS = 4  # heartbeats in one lease
 _SOON = 0.5  # seconds until the next heartbeat where something is amiss
+_LOOK_EVERY = 4  # heartbeats
 _MANY = 16  # jobs that take as long to hand out as the server to bring more
 _FLUSH = 0.25  # seconds for which progress is gathered: of each task, the latest goes
 _LAST = 5.0  # seconds that the last words of a manager that ends may take
@@ -91,6 +92,7 @@ class Courier:
         self._quiet = False
         self._greenlet: Any = None
         self._subscriptions: dict[Berth, Any] = {}
+        self._beats = 0
         self._next_beat = 0.0
         self._next_flush = 0.0
 
@@ -318,7 +320,9 @@ class Courier:
             raise LeaseLost
         berth.good_until = max(berth.good_until, sent + berth.lease)
         self._watch()
-        berth.wake()  # one look now and then, lest a call was lost
+        self._beats += 1
+        if self._beats % _LOOK_EVERY == 0:
+            berth.wake()  # a look for ourselves now and then, lest a call was lost
         for task_id, token, reason in beat.cancels:
             self._recall(berth, task_id, token, reason)
         if beat.owned != len(berth.held) + len(berth.outbox):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ pack = hiredis.pack_command  # type: ignore[assignment] # its stub speaks of a s
 """The words of a command -> the bytes that the server reads."""
 
 _CHUNK = 1 << 16
+_LINGER = 100e-6  # seconds for which a reply is looked for before the hub is gone through
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, probes
 
 
@@ -53,6 +55,9 @@ class Connection:
         self._timeout = timeout
         self._reader = hiredis.Reader()
         self._sock = _open(node, login.tls, timeout)
+        # What is beneath gevent's socket: it never waits. TLS has to be asked itself.
+        self._raw = None if login.tls else self._sock._sock
+        self._brisk = False  # replies come at once
         try:
             self._introduce(login)
         except BaseException:
@@ -68,7 +73,10 @@ class Connection:
         gets = self._reader.gets
         replies: list[Any] = []
         while True:
-            self._fill()
+            if not (self._brisk and self._linger()):
+                since = time.perf_counter()
+                self._fill()
+                self._brisk = self._raw is not None and time.perf_counter() - since < _LINGER
             try:
                 while (reply := gets()) is not False:
                     replies.append(reply)
@@ -76,6 +84,25 @@ class Connection:
                 raise ConnectionLost("does not speak the Redis protocol") from None
             if len(replies) >= count:
                 return replies
+
+    def _linger(self) -> bool:
+        """Look for the reply a moment longer before the hub is gone through; whether it came.
+
+        A server close by answers before the hub has come round. Done only while it does.
+        """
+        assert self._raw is not None
+        recv, end = self._raw.recv, time.perf_counter() + _LINGER
+        while time.perf_counter() < end:
+            try:
+                data = recv(_CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise _broken(error) from None
+            self._feed(data)
+            return True
+        self._brisk = False
+        return False
 
     def send(self, data: bytes) -> None:
         """Send packed commands."""

@@ -28,7 +28,7 @@ from gtaskman.redis.keys import queues_key
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.server import Server
 
-LEASE = 5.0  # seconds
+LEASE = 10.0  # seconds
 SHORT_LEASE = 2.0  # for tests that wait until one is over
 _namespaces = itertools.count(1)
 
