@@ -379,6 +379,7 @@ class RedisTaskQueue(TaskQueue):
         self._server = Server(self.address, patience=patience)
         self._own: list[Berth] = []
         self._ledgers: list[Ledger] = []
+        self._handed: list[tuple[Berth, Handed]] = []  # claimed for us, and not asked for yet
         self._available: list[Callable[[], None]] = []
         self._subscriptions: list[Any] = []
 
@@ -417,8 +418,11 @@ class RedisTaskQueue(TaskQueue):
             for berth in self._places():
                 self._subscriptions.append(berth.subscribe(self._on_call, _nothing))
 
-    def _on_call(self, berth: Berth, _call: bytes) -> None:
+    def _on_call(self, berth: Berth, data: bytes) -> None:
         berth.wake()
+        call = read_call(data)
+        if isinstance(call, Handed):
+            self._handed.append((berth, call))
         for callback in self._available:
             callback()
 
@@ -442,6 +446,11 @@ class RedisTaskQueue(TaskQueue):
 
     def claim(self, sync: int, asyncs: int) -> list[Job]:
         jobs: list[Job] = []
+        for berth, (claim, room) in self._taken_out(sync, asyncs):
+            job = berth.take_over(claim, room)
+            if job is not None:
+                jobs.append(job)
+                sync, asyncs = (sync, asyncs - 1) if job.definition.is_async else (sync - 1, asyncs)
         for berth in self._places():
             fetched = berth.turn(sync, asyncs, time.monotonic()).jobs
             self._say(berth)
@@ -449,6 +458,19 @@ class RedisTaskQueue(TaskQueue):
             taken = sum(job.definition.is_async for job in fetched)
             sync, asyncs = sync - (len(fetched) - taken), asyncs - taken
         return jobs
+
+    def _taken_out(self, sync: int, asyncs: int) -> list[tuple[Berth, Handed]]:
+        """What has been handed over already, as far as it is asked for."""
+        taken = []
+        for each in list(self._handed):
+            berth, (claim, _) = each
+            job = berth.job_of(claim.id, claim.envelope)
+            is_async = isinstance(job, RedisJob) and job.definition.is_async
+            if (asyncs if is_async else sync) > 0:
+                sync, asyncs = (sync, asyncs - 1) if is_async else (sync - 1, asyncs)
+                self._handed.remove(each)
+                taken.append(each)
+        return taken
 
     def refund(self, jobs: Iterable[Job]) -> None:
         for job in jobs:

@@ -93,6 +93,10 @@ class Ear:
         assert self.heard == list(messages)
         self.heard.clear()
 
+    def wait_for_one(self):
+        wait_until(lambda: self.heard, SOON, "hear anything")
+        self.heard.clear()
+
 
 # --- enqueue
 
@@ -659,12 +663,12 @@ def test_who_is_parked_is_woken_those_with_most_room_first(single):
         begin(single, owner)
         ears[owner] = Ear(single, owner_channel(single.base, owner))
         turn(single, owner=owner, asyncs=room)
-    enqueue(single, "a", kind="a")
-    ears["large"].wait_for(b"w 0 1")
+    enqueue(single, "a", "b", kind="a")
+    ears["large"].wait_for(b"w 0 2")
     # as many are woken as have room for what came
-    enqueue(single, *"bcdef", kind="a")
-    ears["middle"].wait_for(b"w 0 6")
-    ears["small"].wait_for(b"w 0 6")
+    enqueue(single, *"cdefg", kind="a")
+    ears["middle"].wait_for(b"w 0 7")
+    ears["small"].wait_for(b"w 0 7")
     assert ears["large"].heard == []
 
 
@@ -673,10 +677,10 @@ def test_only_those_are_woken_that_have_room_for_the_kind(single):
     ears = {each: Ear(single, owner_channel(single.base, each)) for each in ("sync", "async")}
     turn(single, owner="sync", sync=1)
     turn(single, owner="async", asyncs=1)
-    enqueue(single, "s", kind="s")
-    ears["sync"].wait_for(b"w 1 0")
-    enqueue(single, "a", kind="a")
-    ears["async"].wait_for(b"w 1 1")
+    enqueue(single, "s", "t", kind="s")
+    ears["sync"].wait_for(b"w 2 0")
+    enqueue(single, "a", "b", kind="a")
+    ears["async"].wait_for(b"w 2 2")
     assert ears["sync"].heard == []
 
 
@@ -696,8 +700,71 @@ def test_one_to_whom_nobody_listens_is_passed_over(single):
     ear = Ear(single, owner_channel(single.base, "me"))
     turn(single, owner="deaf", sync=100)
     turn(single, owner="me", sync=1)
-    enqueue(single, "a")
-    ear.wait_for(b"w 1 0")
+    enqueue(single, "a", "b")
+    ear.wait_for(b"w 2 0")
+
+
+# --- handing over
+
+
+def test_a_task_that_comes_alone_is_handed_to_who_has_most_room(single):
+    rooms = {"small": 1, "large": 2}
+    ears = {}
+    for owner, room in rooms.items():
+        begin(single, owner)
+        ears[owner] = Ear(single, owner_channel(single.base, owner))
+        turn(single, owner=owner, sync=room)
+    for task_id, owner in {"a": "large", "b": "large", "c": "small"}.items():
+        enqueue(single, task_id)
+        (token,) = [token for own, token in single.owned(owner).items() if own == task_id]
+        left = {"a": 1, "b": 0, "c": 0}[task_id]
+        ears[owner].wait_for(b"t %d %d %b\nenvelope of %b" % (token, left, *[task_id.encode()] * 2))
+        assert status(single, task_id) == "P"
+        assert check(single) == []
+    # nobody has room for one more: it waits
+    enqueue(single, "d")
+    assert status(single, "d") == "W"
+    assert [each.heard for each in ears.values()] == [[], []]
+
+
+def test_what_was_handed_over_is_settled_like_any_other(ledger):
+    begin(ledger, "me")
+    ear = Ear(ledger, owner_channel(ledger.base, "me"))
+    turn(ledger, sync=1)
+    enqueue(ledger, "a")
+    ear.wait_for_one()
+    ((task_id, token),) = ledger.owned("me").items()
+    verdicts = turn(ledger, Settlement(task_id, token, "C")).verdicts
+    assert verdicts[0] in ACCEPTED
+    assert status(ledger, "a") == "C"
+
+
+def test_a_refund_of_what_never_arrived_puts_it_at_its_place(ledger):
+    begin(ledger, "me")
+    ear = Ear(ledger, owner_channel(ledger.base, "me"))
+    turn(ledger, sync=1)
+    enqueue(ledger, "a", ttl=60)
+    ear.wait_for_one()
+    ((task_id, token),) = ledger.owned("me").items()
+    turn(ledger, Settlement(task_id, token, "B"))
+    assert status(ledger, "a") == "W"
+    (again,) = claim(ledger).values()
+    assert again.attempt == 1
+
+
+@pytest.mark.parametrize("why", ["nobody listens", "paused", "delayed", "the lease is over"])
+def test_a_task_is_not_handed_over_where(why, ledger):
+    begin(ledger, "me")
+    if why != "nobody listens":
+        Ear(ledger, owner_channel(ledger.base, "me"))
+    turn(ledger, sync=5)
+    if why == "paused":
+        ledger.pause()
+    if why == "the lease is over":
+        let_pass(ledger, LEASE + 1)
+    enqueue(ledger, "a", delay=30 if why == "delayed" else 0)
+    assert status(ledger, "a") == "W"
+    assert ledger.owned("me") == {}
 
 
 def test_a_wake_that_was_lost_is_repaired_by_any_beat(single):
@@ -706,10 +773,10 @@ def test_a_wake_that_was_lost_is_repaired_by_any_beat(single):
     ear = Ear(single, owner_channel(single.base, "me"))
     turn(single, owner="hung", sync=100)
     turn(single, owner="me", sync=1)
-    enqueue(single, "a")
-    hung.wait_for(b"w 1 0")
+    enqueue(single, "a", "b")
+    hung.wait_for(b"w 2 0")
     single.beat("full", LEASE)
-    ear.wait_for(b"w 1 0")
+    ear.wait_for(b"w 2 0")
 
 
 def test_somebody_is_told_of_the_next_delayed_task(single):
