@@ -336,13 +336,18 @@ class Courier:
 
         A server that lost its last writes, in a failover for one, may disagree with us.
         """
+        before = list(berth.held.values())  # what is handed over meanwhile is not judged
         owned = berth.ledger.owned(berth.owner)
         strays = berth.stray(owned)
         if strays:
             log.warning("%d tasks were booked on us without a word, and go back", len(strays))
             berth.outbox.extend(strays)
         self._next_beat = min(self._next_beat, time.monotonic() + _SOON)
-        strayed = [job for job in berth.held.values() if owned.get(job.id) != job.token]
+        strayed = [
+            job
+            for job in before
+            if berth.held.get(job.id) is job and owned.get(job.id) != job.token
+        ]
         if strayed:
             log.warning("%d tasks are ours no longer, and are stopped", len(strayed))
             self._let_go(berth, strayed)

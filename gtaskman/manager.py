@@ -126,9 +126,9 @@ class TaskManager:
         self._gone = Latch()  # the thread of a manager in the background has ended
         self._asked = self._answered = 0.0  # by other threads, whether our hub runs
         self._line = self._make_line()
-        self.storage = storages.connect(storage, self.config)
-        # Who is told of each report.
-        self._archive = storages.archive_of(self.storage)
+        kept = storages.connect(storage, self.config)
+        self.storage = kept
+        self._archive = storages.archive_of(kept)  # who is told of each report
         self._line.configure(self.config)
         self._line.on_available(self._on_available)
 

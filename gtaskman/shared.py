@@ -43,7 +43,7 @@ class SharedManager(TaskManager):
         config: Configuration | None = None,
         storage: TaskStorage | str | None = None,
     ) -> None:
-        self._keeps = True  # until there is a client to ask
+        self._keeps = storage is not None
         # Without one the server keeps the reports, and nobody else need be told.
         super().__init__(queue, config, storage or InMemoryTaskStorage(keep=0))
         self._returning: set[str] = set()  # jobs that are stopped, to go on elsewhere
@@ -54,7 +54,6 @@ class SharedManager(TaskManager):
             keyring=self.queue.keyring,
             patience=None,
         )
-        self._keeps = storage is not None
 
     @property
     def storage(self) -> TaskStorage:

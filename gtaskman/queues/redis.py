@@ -7,6 +7,7 @@ every queue, a call at a time; a manager works with the berths, many tasks with 
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import logging
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 128  # tasks that one trip settles, and that it brings
 _NOT_PARKED = (False, False)
+_KEPT = 4096  # of definitions under limits of their senders, and of tokens that went back
 LEASE = 10.0  # seconds that an owner may be silent before its tasks are given to others
 
 
@@ -130,7 +132,8 @@ class Berth:
         self.left = (0, 0)  # sync and async tasks that were ready beside what we took
         self.owner = _fresh_owner()
         self._unheard: set[tuple[str, int]] = set()  # booked on us, as of the last heartbeat
-        self._given_back: set[int] = set()  # tokens of those that were, and went back
+        # Tokens of those that were, and went back; the last ones, in case their messages come late.
+        self._given_back: collections.deque[int] = collections.deque(maxlen=_KEPT)
         self._calls = 0  # how often the server has woken us
         self._reader = reader
         self._requests = itertools.count(1)
@@ -141,7 +144,8 @@ class Berth:
         self.held.clear()
         self.outbox.clear()
         self.parked = _NOT_PARKED
-        self._unheard, self._given_back = set(), set()
+        self._unheard = set()
+        self._given_back.clear()
         self.owner = _fresh_owner()
         return lost
 
@@ -222,7 +226,7 @@ class Berth:
         }
         strayed = unheard & self._unheard
         self._unheard = unheard - strayed
-        self._given_back.update(token for _, token in strayed)
+        self._given_back.extend(token for _, token in strayed)
         return [Settlement(task_id, token, "B") for task_id, token in strayed]
 
     def job_of(self, task_id: str, envelope: bytes) -> RedisJob | str:
@@ -337,9 +341,6 @@ class Reader:
                 self._known.clear()
             known = self._known[key] = definition.replace(**limits) if limits else definition
         return known
-
-
-_KEPT = 4096  # definitions under limits of their senders that are kept
 
 
 class RedisTaskQueue(TaskQueue):

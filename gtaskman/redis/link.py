@@ -18,6 +18,7 @@ from typing import Any
 
 from gevent import getcurrent
 from gevent.hub import get_hub
+from hiredis import ReplyError
 
 from gtaskman.errors import (
     ForkedManagerError,
@@ -51,7 +52,7 @@ class Link:
         self._end: tuple[type[GTaskmanError], str] | None = None  # nobody may use it any more
 
     def call(self, data: bytes, replies: int = 1) -> Any:
-        """Send packed commands that have so many replies, and give the last of these.
+        """Send packed commands that have so many replies; gives the last, or the first error.
 
         An error of the server is returned, as ``hiredis.ReplyError``. Raises
         :class:`ConnectionLost`, or :class:`ServerError` when the server does not let us in.
@@ -61,7 +62,7 @@ class Link:
         self._led = True
         try:
             connection = self._connection or self._connect()
-            return connection.exchange(data, replies)[-1]
+            return _verdict(connection.exchange(data, replies))
         except BaseException as error:
             self._fail(error)
             raise
@@ -132,10 +133,10 @@ class Link:
             self._fail(error)
             raise
         else:
-            at = -1
+            at = 0
             for call in batch:
+                call.reply = _verdict(replies[at : at + call.replies])
                 at += call.replies
-                call.reply = replies[at]
         finally:
             self._hand_over()
         self._wake(batch[1:])
@@ -178,6 +179,14 @@ class Link:
         loop = get_hub().loop
         for at in range(0, len(calls), _WOKEN):
             loop.run_callback(_wake_all, calls[at : at + _WOKEN])
+
+
+def _verdict(replies: list[Any]) -> Any:
+    """What commands that go together came to: the first error, or the reply to the last one."""
+    for reply in replies[:-1]:
+        if isinstance(reply, ReplyError):
+            return reply
+    return replies[-1]
 
 
 class _Call:
