@@ -8,7 +8,7 @@ from chaos.scenarios import SCENARIOS, mutant
 from servers import any_kind
 
 _SEED = 7
-_SECONDS = 4.0  # of harm
+_SECONDS = 3.0  # of harm
 _SHORT = [name for name in SCENARIOS if name != "races"]  # the storm has them too
 _BRIEF = [name for name in MUTANTS if name != "no fresh leases"]  # that takes an outage
 

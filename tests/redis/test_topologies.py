@@ -243,6 +243,8 @@ def replicated():
     """A server with one replica."""
     kind = any_kind()
     with RunningServer(kind) as primary, RunningServer(kind, replica_of=primary) as replica:
+        link = replica.client()
+        wait_until(lambda: link.info("replication")["master_link_status"] == "up", PATIENCE)
         yield primary, replica
 
 
