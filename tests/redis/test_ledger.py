@@ -752,7 +752,7 @@ def test_a_refund_of_what_never_arrived_puts_it_at_its_place(ledger):
     assert again.attempt == 1
 
 
-@pytest.mark.parametrize("why", ["nobody listens", "paused", "delayed", "the lease is over"])
+@pytest.mark.parametrize("why", ["nobody listens", "paused", "delayed", "it has not been heard of"])
 def test_a_task_is_not_handed_over_where(why, ledger):
     begin(ledger, "me")
     if why != "nobody listens":
@@ -760,8 +760,8 @@ def test_a_task_is_not_handed_over_where(why, ledger):
     turn(ledger, sync=5)
     if why == "paused":
         ledger.pause()
-    if why == "the lease is over":
-        let_pass(ledger, LEASE + 1)
+    if why == "it has not been heard of":
+        let_pass(ledger, LEASE / 2)
     enqueue(ledger, "a", delay=30 if why == "delayed" else 0)
     assert status(ledger, "a") == "W"
     assert ledger.owned("me") == {}

@@ -79,7 +79,7 @@ call('ZADD', OWNERS, NOW + lease, owner)
 local state = call('HMGET', STATE, 'tick', 'paused')
 local last = tonumber(state[1] or NOW)
 if NOW - last > lease / 2 or NOW < last then give_fresh_leases() end
-call('HSET', STATE, 'tick', MOMENT)
+call('HSET', STATE, 'tick', MOMENT, 'lease', S(lease))
 local reaped = reap(256)
 local due = promote(128)
 expire(128)

@@ -6,9 +6,10 @@
 
 local request, first = ARGV[1], tonumber(ARGV[2])
 local entries = (#ARGV - 2) / 13
-local state = call('HMGET', STATE, 'seq', 'queued', 'paused', 'tok')
+local state = call('HMGET', STATE, 'seq', 'queued', 'paused', 'tok', 'lease')
 local seq, queued = tonumber(state[1] or 0), tonumber(state[2] or 0)
 local answers = {}
+local HEARD = 0.6 -- of a lease must be left; owners beat four times in one
 
 -- A task that comes alone, and that somebody is parked for, is handed over right here, which saves
 -- the owner a turn. Gives the owner and the token, or nothing. Should the message be lost, the
@@ -19,7 +20,8 @@ local function hand_over(id, kind, envelope)
   local owner, left = parked[1], -1 - tonumber(parked[2] or 0)
   if not owner or ready(kind) > 0 then return end
   local deadline = call('ZSCORE', B .. ':own', owner)
-  if not deadline or tonumber(deadline) <= NOW then return end
+  -- Only to one that has been heard of lately: one that hangs would keep it for its whole lease.
+  if not deadline or tonumber(deadline) - NOW < HEARD * tonumber(state[5] or 0) then return end
   local token = S(math.max(US, tonumber(state[4] or 0) + 1))
   local message = 't ' .. token .. ' ' .. S(left) .. ' ' .. id .. '\n' .. envelope
   if call('PUBLISH', B .. ':m:' .. owner, message) == 0 then return end
