@@ -89,6 +89,7 @@ class Client:
         self._requests = itertools.count(1)
         self._nonce = os.urandom(8).hex()
         self._options: dict[int, dict[str, Any]] = {}
+        _import_what_hubs_need()
 
     # --- sending
 
@@ -498,6 +499,13 @@ class _Parcel(NamedTuple):
     queue: str
     entry: Entry
     handle: RemoteHandle
+
+
+def _import_what_hubs_need() -> None:
+    """The first hubs of several threads would import it all at once, and in a patched process
+    wait for each other's import locks for ever."""
+    for setting in ("loop", "format_context"):
+        getattr(gevent.config, setting)
 
 
 def _letters(status: TaskStatus | None, finished: bool | None) -> str:

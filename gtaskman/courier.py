@@ -106,11 +106,8 @@ class Courier:
         self._greenlet = gevent.spawn(self._run)
 
     def quiet(self) -> None:
-        """Fetch no more; what was fetched and has not begun goes back."""
+        """Fetch no more."""
         self._quiet = True
-        self.refund([*self._sync, *self._async])
-        self._sync.clear()
-        self._async.clear()
         self._news.set()
 
     def loud(self) -> None:
@@ -238,8 +235,8 @@ class Courier:
                 for berth in self._berths:
                     self._guarded(berth, self._beat)
             self._news.clear()
-            if self._handed:
-                self._take_over()
+            handed, self._handed = self._handed, []
+            self._take_over(handed)
             self._take_turns()
             if self._written and now >= self._next_flush:
                 self._next_flush = now + _FLUSH
@@ -355,6 +352,7 @@ class Courier:
     def _abandon(self, berth: Berth) -> None:
         """Everything that is held at this berth is somebody else's now."""
         self._let_go(berth, list(berth.held.values()))
+        self._handed = [each for each in self._handed if each[0] is not berth]
         berth.renew()
 
     def _let_go(self, berth: Berth, jobs: list[RedisJob]) -> None:
@@ -372,18 +370,17 @@ class Courier:
         if isinstance(call, Recall):
             self._recall(berth, *call)
         elif isinstance(call, Handed):
-            self._handed.append((berth, call))
             if self._quiet or berth.must_ask(call.claim):
-                self._news.set()  # the server must be asked first
+                self._handed.append((berth, call))  # for the greenlet, which can wait
+                self._news.set()
             else:
-                self._take_over()
+                self._take_over([(berth, call)])
         else:
             berth.wake()
             self._news.set()
 
-    def _take_over(self) -> None:
+    def _take_over(self, handed: list[tuple[Berth, Handed]]) -> None:
         """Take in what was handed to us."""
-        handed, self._handed = self._handed, []
         jobs = []
         for berth, (claim, room) in handed:
             job = berth.take_over(claim, room)

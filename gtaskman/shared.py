@@ -88,14 +88,19 @@ class SharedManager(TaskManager):
 
     def quiet(self) -> None:
         """Fetch no more tasks until :meth:`loud`; those that run go on."""
-        self._at_home(self._line.quiet)
+        self._at_home(self._be_quiet)
+
+    def _be_quiet(self) -> None:
+        self._line.quiet()
+        for job in self._line.drop():
+            self._hand_back(job)
 
     def loud(self) -> None:
         """Fetch tasks again."""
         self._at_home(self._line.loud)
 
     def _begin_drain(self) -> None:
-        self._line.quiet()
+        self._be_quiet()
 
     def _give_up(self, job: Job) -> None:
         """Its time is over: somebody else shall run it, unless it may run only once."""

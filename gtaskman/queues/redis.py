@@ -138,16 +138,14 @@ class Berth:
         self._reader = reader
         self._requests = itertools.count(1)
 
-    def renew(self) -> list[RedisJob]:
-        """Begin again under a new name; gives what was held under the old one, and is lost."""
-        lost = list(self.held.values())
+    def renew(self) -> None:
+        """Begin again under a new name; what was held under the old one is lost."""
         self.held.clear()
         self.outbox.clear()
         self.parked = _NOT_PARKED
         self._unheard = set()
         self._given_back.clear()
         self.owner = _fresh_owner()
-        return lost
 
     def enter(self, now: float) -> None:
         """Take up the lease; ``now`` is a monotonic time."""

@@ -33,6 +33,11 @@ SHORT_LEASE = 2.0  # for tests that wait until one is over
 _namespaces = itertools.count(1)
 
 
+# One worker that holds one task: else a task may be recalled from a worker that is slow, and begin
+# after others that came later.
+ONE_BY_ONE = {"max_processes": 1, "prefetch": 1, "max_prefetch": 1}
+
+
 def worker_of(handle: gtaskman.TaskHandle) -> int:
     """The pid of the worker that runs a task of ``scenarios.work``, as soon as it says so."""
     return int(wait_until(lambda: handle.report.message, what=f"{handle} runs"))

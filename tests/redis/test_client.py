@@ -13,7 +13,7 @@ import sharing
 from entries import let_pass
 from scenarios import work
 from scenarios.control import fate, lines
-from scene import Scene, worker_of
+from scene import ONE_BY_ONE, Scene, worker_of
 from servers import RunningServer, any_kind
 from worlds import PATIENCE, wait_until
 
@@ -348,7 +348,7 @@ def test_many_are_sent_in_order_to_several_queues(scene, client):
 
 def test_they_begin_in_the_order_in_which_they_were_sent(scene, client, path):
     handles = client.submit_many(work.leave_mark.task(path, str(each)) for each in range(300))
-    scene.manager(max_processes=1)
+    scene.manager(**ONE_BY_ONE)
     assert client.wait(handles, PATIENCE)
     assert lines(path) == [str(each) for each in range(300)]
 
@@ -427,7 +427,7 @@ def test_what_waits_is_begun_by_priority(scene, client, path):
     for priority in (0, -100, 7, 0, 100, 7):
         mark = work.leave_mark.with_options(priority=priority)
         last = client.submit(mark, path, str(priority))
-    scene.manager(max_processes=1)
+    scene.manager(**ONE_BY_ONE)
     client.resume()
     wait_until(lambda: len(lines(path)) == 6)
     assert lines(path) == ["100", "7", "7", "0", "0", "-100"]

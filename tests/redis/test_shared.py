@@ -12,7 +12,7 @@ import pytest
 import sharing
 from scenarios import work
 from scenarios.control import fate, lines
-from scene import SHORT_LEASE, Scene, worker_of
+from scene import ONE_BY_ONE, SHORT_LEASE, Scene, worker_of
 from servers import RunningServer, any_kind
 from worlds import PATIENCE, wait_until
 
@@ -71,7 +71,7 @@ def test_one_manager_serves_several_queues_the_first_ones_first(scene, client, p
     for name in ("second", "first", "third"):
         mark = work.leave_mark.with_options(queue=name)
         handles = client.submit_many(mark.task(path, name) for _ in range(200))
-    scene.manager("first", "second", max_processes=1)
+    scene.manager("first", "second", **ONE_BY_ONE)
     assert marks(path, 400) == ["first"] * 200 + ["second"] * 200
     assert {each.report.status for each in handles} == {TaskStatus.WAITING}, "nobody serves it"
 
