@@ -20,6 +20,20 @@ import worlds  # noqa: E402 - the path comes first
 import gtaskman  # noqa: E402 - likewise
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Run the whole suite in two processes, where pytest-xdist is there and nothing else was said.
+
+    Most of it waits for processes and servers: it takes half the time.
+    """
+    in_worker = hasattr(config, "workerinput")
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and not in_worker and getattr(config.option, "numprocesses", 1) is None:
+        config.option.numprocesses = 2
+        config.option.tx = ["popen"] * 2
+        config.option.dist = "loadfile"
+
+
 @pytest.fixture(params=worlds.WORLDS)
 def world(request, tmp_path):
     """Each of the worlds in turn."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import subprocess
 import sys
 import textwrap
@@ -271,5 +272,8 @@ def test_a_main_module_without_a_file_cannot_be_imported_again(monkeypatch):
         resolve(Reference("__main__", "f"), None)
 
 
-def test_this_process_has_a_main_module_that_can_be_imported_again():
-    assert isinstance(main_of_application(), Main)
+def test_a_main_module_with_a_file_can_be_imported_again(monkeypatch):
+    main = types.ModuleType("__main__")
+    main.__file__ = __file__
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert main_of_application() == Main(None, os.path.abspath(__file__))
