@@ -28,7 +28,7 @@ from worlds import PATIENCE, Program, alive, wait_until
 import gtaskman
 from gtaskman.cli.main import main
 from gtaskman.cli.values import keywords_of, value_of
-from gtaskman.terms import Terms
+from gtaskman.terms import DEFAULT, Terms
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -109,10 +109,10 @@ class Place:
     def client(self) -> gtaskman.Client:
         return gtaskman.Client(self.url)
 
-    def send(self, name: str, *args, **keywords) -> str:
+    def send(self, name: str, *args, terms: Terms = DEFAULT, **keywords) -> str:
         """The id of a task that was sent from here."""
         with self.client() as client:
-            return client.send(name, *args, **keywords).id
+            return client.send_under(terms, name, *args, **keywords).id
 
     def report(self, task_id: str) -> gtaskman.Report:
         """How a task stands."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chaos.faults import MUTANTS
-from chaos.scenarios import SCENARIOS, mutant
+from chaos.scenarios import SCENARIOS, is_found_out, mutant
 from servers import any_kind
 
 _SEED = 7
@@ -23,4 +23,5 @@ def test_it_holds(name):
 @pytest.mark.parametrize("name", _BRIEF)
 def test_a_mutant_is_found_out(name):
     """The judge notices when a script does not keep its promise."""
-    assert mutant(name, _SEED, any_kind()).findings
+    outcome = mutant(name, _SEED, any_kind())
+    assert is_found_out(name, outcome), outcome.findings
