@@ -1,0 +1,59 @@
+"""A process with a manager and its workers: ``python -m chaos.runner``; SIGTERM ends it well."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+import gtaskman
+from chaos import faults, journal, work  # noqa: F401 - the tasks that it knows
+from chaos.settings import settings
+from gtaskman.queues.redis import RedisTaskQueue
+from gtaskman.redis.ledger import Beat, Ledger, Turn
+
+
+def _observe() -> None:
+    """Note every beat and turn, and the server's word on every end."""
+    beat, turn = Ledger.beat, Ledger.turn
+
+    def observed_beat(self: Ledger, owner: str, lease: float, first: bool = False) -> Beat:
+        told = beat(self, owner, lease, first)
+        journal.write("beat", owner)
+        return told
+
+    def observed_turn(self: Ledger, owner: str, request: str, settlements: Any, *rest: Any) -> Turn:
+        told = turn(self, owner, request, settlements, *rest)
+        journal.write("turn", owner, len(told.claims))
+        for each, verdict in zip(settlements, told.verdicts, strict=True):
+            journal.write("settled", each.id, each.token, each.outcome, verdict)
+        return told
+
+    Ledger.beat = observed_beat  # type: ignore[method-assign]
+    Ledger.turn = observed_turn  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Run tasks until SIGTERM."""
+    chosen = settings()
+    faults.arm(chosen)
+    journal.witness()
+    _observe()
+    over = Event()
+    gevent.signal_handler(signal.SIGTERM, over.set)
+    manager = gtaskman.TaskManager(
+        RedisTaskQueue(chosen.url, lease=chosen.lease),
+        gtaskman.Configuration(
+            min_processes=1, max_processes=2, max_jobs_per_process=8, kill_grace=0.1
+        ),
+    )
+    with manager:
+        journal.write("up")
+        over.wait()
+    journal.write("down")
+
+
+if __name__ == "__main__":
+    main()
