@@ -430,7 +430,9 @@ class TaskManager:
         else:
             job.told = True
             storage.insert(job.first_report())
-        idle = None if self._pumping or pool.broken else pool.first_idle()
+        # While the pump is due others wait, and it would have to wait behind them.
+        hold = self._pump_due or self._pumping or pool.broken
+        idle = None if hold else pool.first_idle()
         if idle is not None and self._line.admit(job):
             # What assign() would say of a single task: it goes to a worker that is idle.
             pool.hand(idle, (job,))

@@ -15,7 +15,7 @@ from gtaskman.latch import Latch
 from gtaskman.task import TaskFunction
 
 _PER_WORKER = 16  # calls in flight for each worker
-_CHUNKS_PER_WORKER = 8
+_CHUNKS_PER_WORKER = 32
 
 
 class Submitter(Protocol):
