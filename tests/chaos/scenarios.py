@@ -261,10 +261,10 @@ def _measure(it: Stage, client: gtaskman.Client, word: str, count: int) -> None:
 
 def mutant(name: str, seed: int, kind: str | None = None) -> Outcome:
     """A script is changed for the worse: the judge must find something."""
-    lost = 0.0 if name in _HARM else 0.1
+    lost = 0.0 if name in _HARM else 0.25
     with stage(kind, seed=seed, mutant=name, lease=0.5, lost=lost, hearing=True) as it:
         it.cast.start("runner", "runner", "sender")
-        for _ in range(1 if name in ("no reaper", "no fresh leases") else 3):
+        for _ in range(5 if name == "no fence" else 1 if name in _HARM else 3):
             it.pause(0.5)
             if name in _HARM:
                 it.note(_HARM[name](it))

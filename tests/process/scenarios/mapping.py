@@ -52,12 +52,12 @@ def laziness(chunksize, ordered):
         assert first % 2 == 0
         gevent.sleep(0.2)
         after_one = taken
-        bound = 2 * 16 * (chunksize or 1)
-        assert after_one <= bound + (chunksize or 1), after_one
-        for _ in range(50 * (chunksize or 1)):
+        size, in_flight = chunksize or 1, 2 * (32 if (chunksize or 1) > 1 else 16)
+        assert after_one <= (in_flight + 1) * size, after_one
+        for _ in range(100 * size):
             next(results)
         gevent.sleep(0.2)
-        assert after_one < taken <= after_one + 60 * (chunksize or 1)
+        assert after_one < taken <= after_one + 110 * size
         results.close()
         wait_until(lambda: manager.stats()["pool"]["current_tasks"] == 0)
         wait_until(lambda: manager.stats()["queue"]["current_tasks"] == 0)
