@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 
@@ -178,9 +179,22 @@ def test_whoever_closes_while_deadlines_fire_stops_the_rest(fired):
     assert len(fired) == 1
 
 
-def test_deadlines_keep_no_loop_alive(deadlines):
-    deadlines.add(in_(1000), Entry())
-    assert gevent.get_hub().join(timeout=PATIENCE) is True
+def test_deadlines_keep_no_loop_alive():
+    # On a thread, and so a hub, of its own: other tests may have left something on ours.
+    joined = []
+
+    def run():
+        hub = gevent.get_hub()
+        deadlines = Deadlines(hub.loop, print, lambda entry: True)
+        deadlines.add(in_(1000), Entry())
+        joined.append(hub.join(timeout=PATIENCE))
+        deadlines.close()
+        hub.destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(2 * PATIENCE)
+    assert joined == [True]
 
 
 # --- the alarm beneath them
