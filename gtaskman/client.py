@@ -38,7 +38,7 @@ from gtaskman.queues.sending import Call, Sealer, check_entered, send_back
 from gtaskman.redis.address import Address
 from gtaskman.redis.ledger import Entry, Ledger
 from gtaskman.redis.line import Line
-from gtaskman.redis.record import KINDS, LETTERS, STATUSES, Record, report_of
+from gtaskman.redis.record import KINDS, LETTERS, STATUSES, Record, report_of, report_without_result
 from gtaskman.remote import Reading, RemoteHandle, Ticket
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages.base import statuses
@@ -278,7 +278,7 @@ class Client:
         for ledger in self._ledgers():
             record = ledger.record(task_id)
             if record is not None:
-                return self._legible(record, ledger.queue)
+                return self._read(record, ledger.queue).report
         return None
 
     def handle(self, task_id: str) -> RemoteHandle | None:
@@ -286,7 +286,7 @@ class Client:
         for ledger in self._ledgers():
             record = ledger.record(task_id)
             if record is not None:
-                return self._attach(self._legible(record, ledger.queue), ledger.queue)
+                return self._attach(self._read(record, ledger.queue).report, ledger.queue)
         return None
 
     def wait(self, task: Any, timeout: float | None = None) -> Any:
@@ -326,7 +326,7 @@ class Client:
         """Reports with this status, or ended (True) or not (False), in order of submission."""
         letters = _letters(status, finished)
         found = [
-            self._legible(record, ledger.queue)
+            self._read(record, ledger.queue).report
             for ledger in self._ledgers(queue)
             for record in ledger.find(letters, 0, offset + limit)
         ]
@@ -463,18 +463,9 @@ class Client:
         try:
             return Reading(report_of(record, functools.partial(self._value, queue)))
         except PayloadError as error:
-            report = report_of(record._replace(result=b""), self._value_of_none)
+            report = report_without_result(record)
             why = f"its result cannot be read: {error}"
             return Reading(msgspec.structs.replace(report, message=why), error)
-
-    def _legible(self, record: Record, queue: str) -> Report:
-        """The report for whoever asks how tasks stand: one result that cannot be read here, since
-        it is signed for one, hides nothing else."""
-        return self._read(record, queue).report
-
-    @staticmethod
-    def _value_of_none(_record: Record) -> None:
-        return None
 
     def _value(self, queue: str, record: Record) -> Any:
         definition = registry.get(record.name)

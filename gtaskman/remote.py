@@ -78,7 +78,7 @@ class RemoteHandle(TaskHandle):
         return self._read() if self._opened else self._ticket.report()
 
     @property
-    def _report(self) -> Report | None:  # type: ignore[override]
+    def _report(self) -> Report | None:  # type: ignore[override] # made when it is asked for
         return self._read() if self._opened else None
 
     def _read(self) -> Report:

@@ -68,7 +68,7 @@ class SharedManager(TaskManager):
         """The records of our queues, for this thread."""
         return [self.client.ledger(name) for name in self.queue.queues]
 
-    def _make_line(self) -> Courier:  # type: ignore[override]
+    def _make_line(self) -> Courier:  # type: ignore[override] # see _line
         grace, lease = self.config.kill_grace + _MARGIN, self.queue.lease
         if grace > lease / 2:
             log.warning(

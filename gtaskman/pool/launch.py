@@ -77,7 +77,7 @@ def exec_python(code: str, fds: Sequence[int]) -> int:
     terminal reaches the application alone. Raises :class:`StartMethodError`.
     """
     # What multiprocessing uses for the same end; typeshed does not know it.
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # as above
     argv = [sys.executable, *flags, "-c", code]
     # Moved out of the way first: 4 -> 3 must not overwrite a 3 that is still to go to 4.
     far = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FAR) for fd in fds]

@@ -39,7 +39,7 @@ from gtaskman.queues.sending import Call, Sealer, check_entered, send_back
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import owner_channel
 from gtaskman.redis.ledger import STALE, Claim, Counts, Ledger, Settlement
-from gtaskman.redis.record import Record, end_of, report_of
+from gtaskman.redis.record import end_of, report_without_result
 from gtaskman.redis.server import Server
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.task import Definition, registry
@@ -534,7 +534,7 @@ class RedisTaskQueue(TaskQueue):
         records = (
             record for ledger in self.ledgers for record in ledger.find("F", 0, offset + limit)
         )
-        return [report_of(record, _no_result) for record in records][offset : offset + limit]
+        return [report_without_result(record) for record in records][offset : offset + limit]
 
     def revive(self, task_id: str) -> Job | None:
         for berth in self._places():
@@ -587,10 +587,6 @@ class RedisTaskQueue(TaskQueue):
 
 def _nothing(_berth: Berth) -> None:
     pass
-
-
-def _no_result(_record: Record) -> None:
-    return None
 
 
 class Handed(NamedTuple):

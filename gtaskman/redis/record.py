@@ -192,6 +192,15 @@ def report_of(record: Record, result_decoder: Decoder) -> Report:
     )
 
 
+def report_without_result(record: Record) -> Report:
+    """The report that a record stands for, for those who cannot read its result, or need not."""
+    return report_of(record._replace(result=b""), _nothing)
+
+
+def _nothing(_record: Record) -> None:
+    return None
+
+
 def _read(task_id: str, blob: bytes) -> _Told:
     try:
         return _decoder.decode(blob)

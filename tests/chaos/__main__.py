@@ -10,10 +10,10 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "redis"), str(TESTS.parent)]
 
 import click  # noqa: E402 - the path comes first
-from servers import KINDS  # noqa: E402
+from servers import KINDS  # noqa: E402 - likewise
 
-from chaos.faults import MUTANTS  # noqa: E402
-from chaos.scenarios import SCENARIOS, Outcome, is_found_out, mutant  # noqa: E402
+from chaos.faults import MUTANTS  # noqa: E402 - likewise
+from chaos.scenarios import SCENARIOS, Outcome, is_found_out, mutant  # noqa: E402 - likewise
 
 # What a scenario has of the seconds.
 _SHARES = {"storm": 0.5, "races": 0.2}
