@@ -97,6 +97,8 @@ class Place:
         pid, fd = pty.fork()
         if pid == 0:
             os.chdir(self.directory)
+            # What was started in the background may ignore it; a command in a terminal does not.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             argv = [sys.executable, "-m", "gtaskman", *words]
             os.execve(sys.executable, argv, self._environment | {"TERM": "xterm"})
         fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
