@@ -99,6 +99,17 @@ def _in_main_thread() -> bool:
     return _thread.get_native_id() == os.getpid()
 
 
+def use(other: TaskManager | Client | None) -> TaskManager | Client | None:
+    """Let ``other`` be the default manager; gives the one before, which is not stopped.
+
+    For tests and for code that manages managers; None lets the next use make one as configured.
+    """
+    global _manager
+    with _lock():
+        found, _manager = _manager, other
+    return found
+
+
 def start() -> None:
     """Make and start the default manager now, if it is not there yet.
 
