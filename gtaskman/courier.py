@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _BEATS = 4  # heartbeats in one lease
 _SOON = 0.5  # seconds until the next heartbeat where something is amiss
+_AFTER = 2e-3  # seconds after the end of a lease by which the server has surely seen it
 _LOOK_EVERY = 4  # heartbeats
 _MANY = 16  # jobs that take as long to hand out as the server to bring more
 _FLUSH = 0.25  # seconds for which progress is gathered: of each task, the latest goes
@@ -324,6 +325,9 @@ class Courier:
             self._recall(berth, task_id, token, reason)
         if beat.owned != len(berth.held) + len(berth.outbox):
             self._reconcile(berth)
+        if beat.next_end is not None:
+            # Sooner than our next beat only if its owner is dead: then what it held runs again.
+            self._next_beat = min(self._next_beat, time.monotonic() + beat.next_end + _AFTER)
         if beat.next_due is not None:
             self._due.set(beat.next_due, self._on_due, berth)
         return False

@@ -115,7 +115,8 @@ class Beat(NamedTuple):
     """What a beat came to. ``owned``: how many tasks the owner holds, as the server knows.
 
     ``cancels`` are all that are asked of it and not settled, 128 at most. ``reaped`` and ``swept``:
-    how many tasks were taken from dead owners, how many finished ones were forgotten.
+    how many tasks were taken from dead owners, how many finished ones were forgotten. ``next_end``:
+    in how many seconds the first lease ends, should nobody renew it.
     """
 
     lost: bool
@@ -125,6 +126,7 @@ class Beat(NamedTuple):
     paused: bool
     reaped: int
     swept: int
+    next_end: float | None
 
 
 class Counts(NamedTuple):
@@ -309,12 +311,12 @@ class Ledger:
         known; one whose lease was lost never comes back under its name.
         """
         reply = self._script(scripts.BEAT, owner, _milliseconds(lease), int(first))
-        lost, owned, cancels, due, paused, reaped, swept = reply
+        lost, owned, cancels, due, paused, reaped, swept, end = reply
         asked = [
             Cancel(task_id.decode(), int(token), reason.decode(errors="replace"))
             for task_id, token, reason in zip(*[iter(cancels)] * 3, strict=True)
         ]
-        return Beat(bool(lost), owned, asked, _due(due), bool(paused), reaped, swept)
+        return Beat(bool(lost), owned, asked, _due(due), bool(paused), reaped, swept, _due(end))
 
     def turn(
         self,

@@ -17,9 +17,11 @@ import gtaskman
 from chaos import work
 from chaos.cast import Player
 from chaos.stage import Stage, at, stage
-from chaos.verdict import no_lease_lost
+from chaos.verdict import Case, no_lease_lost
 
 _LOSSES = {"lost": 0.03, "unheard": 0.01}
+_CROWD = 1000  # tasks of 10 ms
+_ON_ITS_WAY = 0.1  # seconds that the end of a task may take to the server
 _LOAD = 500  # tasks that are sent at once
 _SHORT = 0.5  # seconds, a lease where nothing but its end is waited for
 _LATE = 12  # leases within which a dead manager's tasks come back at the very latest
@@ -63,6 +65,60 @@ def races(seconds: float, seed: int, kind: str | None = None) -> Outcome:
         _play(it, seconds, [lambda: it.kill("runner"), it.kill_child, it.stop_runner])
         it.finish()
         return _outcome(it)
+
+
+def thousand(seconds: float, seed: int, kind: str | None = None) -> Outcome:
+    """Of everything that takes part in a thousand tasks of 10 ms, one is killed as they run.
+
+    All run at least once; twice only those that were running at a kill.
+    """
+    with stage(kind, seed=seed, cancels=0.0, crowd=_CROWD) as it:
+        it.cast.start("runner", "runner", "sender")
+        (client,) = it.cast.all("sender")
+        faults = {
+            "child": it.kill_child,
+            "client": client.kill,
+            "server": lambda: it.kill_server(0),
+            "manager": lambda: it.kill("runner"),
+        }
+        killed: dict[str, tuple[float, float]] = {}  # from when to when each may have died
+        for share, (victim, kill) in enumerate(faults.items(), 1):
+            part = share * _CROWD // (len(faults) + 1)
+            wait_until(lambda part=part: it.counts().completed >= part, what=f"{part} have ended")
+            since = time.monotonic()
+            kill()
+            killed[victim] = (since, time.monotonic())
+            it.note(f"kill -9 {victim}")
+        case = it.finish()
+        _judge_thousand(it, case, killed)
+        return _outcome(it)
+
+
+def _judge_thousand(it: Stage, case: Case, killed: dict[str, tuple[float, float]]) -> None:
+    """Who has run, who has run twice and why, and how long it took to be back at work."""
+    runs = collections.defaultdict(list)
+    for each in sorted(case.executions):
+        runs[each.task_id].append(each)
+    twice = [each[0] for each in runs.values() if len(each) > 1]
+    died = killed.values()
+    it.findings += [
+        f"{run.task_id} has run again, and was not running at any kill"
+        for run in twice
+        if not any(run.begin <= at and run.last >= since - _ON_ITS_WAY for since, at in died)
+    ]
+    if len(runs) != _CROWD or case.counts.completed != _CROWD:
+        it.findings.append(f"{len(runs)} of {_CROWD} have run, {case.counts.completed} completed")
+    begins = sorted(each.begin for each in case.executions)
+    since, _ = killed["manager"]
+    held = [each for each in runs.values() if each[1:] and each[0].last >= since - _ON_ITS_WAY]
+    back = max((again.begin - since for _, again, *_ in held), default=0.0)
+    it.numbers |= {"have run": len(runs), "have run twice": len(twice)}
+    it.numbers["leases until what the manager ran had begun again"] = round(back / it.lease, 2)
+    it.numbers |= {
+        f"ms until work went on after the {victim}'s death": round(1000 * (after - at), 1)
+        for victim, (_, at) in killed.items()
+        for after in [next((each for each in begins if each > at), at)]
+    }
 
 
 def _play(it: Stage, seconds: float, faults: list[Callable[[], str]]) -> None:
@@ -326,6 +382,7 @@ SIGNS = {
 }
 
 SCENARIOS: dict[str, Callable[..., Outcome]] = {
+    "thousand": thousand,
     "storm": storm,
     "races": races,
     "outages": outages,

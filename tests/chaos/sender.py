@@ -28,10 +28,14 @@ class Sender:
         self.over = Event()
         self._dice = random.Random(chosen.seed)
         self._cancels = chosen.cancels
+        self._crowd = chosen.crowd
         self._waiting = Pool(_OUTSTANDING)
 
     def run(self) -> None:
         """Until ``over``, and all ends are known."""
+        if self._crowd:
+            self._send([work.stout.task(0.01, f"mark{each}") for each in range(self._crowd)])
+            self.over.wait()
         while not self.over.is_set():
             count = self._dice.choice((1, 1, 5, 20))
             self._send([work.any_task(self._dice) for _ in range(count)])

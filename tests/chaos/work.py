@@ -52,6 +52,12 @@ def flaky(seconds: float, mark: str) -> str:
     return result
 
 
+@gtaskman.task(retries=20, backoff=0.0)
+def stout(seconds: float, mark: str) -> str:
+    """Runs again when its worker dies."""
+    return _run(seconds, mark, time.sleep)
+
+
 @gtaskman.task(at_most_once=True)
 def once(seconds: float, mark: str) -> str:
     """Rather lost than run twice."""

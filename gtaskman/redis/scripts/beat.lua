@@ -1,7 +1,7 @@
 -- Renews an owner's lease, and keeps house: reaps the dead, sweeps, repairs wakes that were lost.
 -- ARGV: owner lease_ms first (1: register, 0: it must be known)
 -- Gives {lost, owned, cancels asked (flat: id token reason), next due in ms or -1, paused, reaped,
--- swept}.
+-- swept, next end of a lease in ms or -1}.
 -- Sent again: renews once more, keeps house once more.
 
 local owner, lease, first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
@@ -69,10 +69,16 @@ local function cancels()
   return asked
 end
 
+-- Whoever beats has at least half a lease left: what ends sooner is the lease of one who is dead.
+local function next_end()
+  local first = call('ZRANGEBYSCORE', OWNERS, '(' .. S(NOW), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  return first[2] and tonumber(first[2]) - NOW or -1
+end
+
 relieve()
 local deadline = call('ZSCORE', OWNERS, owner)
 if (not deadline and not first) or (deadline and tonumber(deadline) < 0) then
-  return {1, 0, {}, -1, 0, 0, 0}
+  return {1, 0, {}, -1, 0, 0, 0, -1}
 end
 call('ZADD', OWNERS, NOW + lease, owner)
 
@@ -87,4 +93,4 @@ local swept = sweep(512)
 fresh = {s = ready('s'), a = ready('a')}
 close(state[2])
 return {0, call('HLEN', B .. ':o:' .. owner), cancels(), due, state[2] and 1 or 0, reaped,
-        swept}
+        swept, next_end()}
