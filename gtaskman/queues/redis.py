@@ -73,6 +73,8 @@ class RedisJob(Job):
         """It is ours now."""
         self.token, self.attempt = claim.token, claim.attempt
         self.crashes = self.losses = claim.losses
+        if claim.start_within is not None:
+            self.start_by = time.monotonic() + claim.start_within
         self.claimed = True
         return self
 
@@ -607,10 +609,11 @@ class Recall(NamedTuple):
 def read_call(data: bytes) -> Handed | Recall | None:
     """What an owner is told; None for a mere wake-up."""
     head, _, body = data.partition(b"\n")
-    letter, *words = head.decode().split(" ", 3)
+    letter, *words = head.decode().split(" ", 4)
     if letter == "t":
-        token, room, task_id = words
-        return Handed(Claim(task_id, int(token), 1, 0, body), int(room))
+        token, room, ttl, task_id = words
+        start_within = int(ttl) / 1000 or None
+        return Handed(Claim(task_id, int(token), 1, 0, start_within, body), int(room))
     if letter == "x":
         token, task_id = head.decode().split(" ", 2)[1:]
         return Recall(task_id, int(token), body.decode(errors="replace"))

@@ -79,12 +79,16 @@ class Settlement(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A task that an owner now holds, under ``token``; ``attempt`` counts from 1."""
+    """A task that an owner now holds, under ``token``; ``attempt`` counts from 1.
+
+    It must have started within ``start_within`` seconds, if that is not None.
+    """
 
     id: str
     token: int
     attempt: int
     losses: int
+    start_within: float | None
     envelope: bytes
 
 
@@ -355,8 +359,10 @@ class Ledger:
         reply = self._script(scripts.TURN, *args)
         lost, verdicts, flat, due, left_sync, left_async = reply
         claims = [
-            Claim(flat[at].decode(), int(flat[at + 1]), flat[at + 2], flat[at + 3], flat[at + 4])
-            for at in range(0, len(flat), 5)
+            Claim(task_id.decode(), int(token), attempt, losses, _due(within), envelope)
+            for task_id, token, attempt, losses, within, envelope in zip(
+                *[iter(flat)] * 6, strict=True
+            )
         ]
         return Turn(bool(lost), verdicts, claims, _due(due), left_sync, left_async)
 

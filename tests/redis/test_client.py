@@ -450,6 +450,21 @@ def test_a_task_that_does_not_start_in_time_expires(scene, client, path, kind):
     assert lines(path) == []
 
 
+@pytest.mark.parametrize("stay", ["with its manager", "in a worker"])
+def test_a_task_that_was_taken_in_time_expires_where_it_waits(scene, client, path, stay):
+    """A manager that has taken it keeps to its terms as the server would."""
+    ahead = 1 if stay == "with its manager" else 4
+    scene.manager(max_processes=1, prefetch=ahead, max_prefetch=ahead)
+    long_one = client.submit(work.nap)
+    owned(long_one)
+    late = client.submit(work.leave_mark.with_options(ttl=SHORT), path)
+    assert type(fate(late)) is gtaskman.TaskExpired
+    assert not long_one.done()
+    long_one.cancel()
+    assert type(fate(long_one)) is gtaskman.TaskCancelled
+    assert lines(path) == []
+
+
 def test_reports_are_kept_for_as_long_as_was_agreed(scene, client):
     with scene.manager(lease=1.0):
         short = client.submit(sharing.double.with_options(result_ttl=60), 1)

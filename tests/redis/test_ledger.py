@@ -246,6 +246,24 @@ def test_a_beat_makes_ready_what_is_due(ledger):
     assert ledger.counts()[:4] == (1, 0, 1, 0)
 
 
+def test_whoever_claims_hears_how_long_is_left_for_the_start(ledger):
+    begin(ledger)
+    enqueue(ledger, "hurried", ttl=30)
+    enqueue(ledger, "patient")
+    let_pass(ledger, 10)
+    request = next(requests)
+    taken = turn(ledger, sync=9, request=request).claims
+    assert [each.id for each in taken] == ["hurried", "patient"]
+    assert 15 < taken[0].start_within <= 21
+    assert taken[1].start_within is None
+    assert [each.id for each in turn(ledger, sync=9, request=request).claims] == [
+        "hurried",
+        "patient",
+    ]
+    assert settle(ledger, taken[0], "R") in ACCEPTED
+    assert claim(ledger)["hurried"].start_within is None  # it has started in time
+
+
 # --- turns
 
 
@@ -718,7 +736,9 @@ def test_a_task_that_comes_alone_is_handed_to_who_has_most_room(single):
         enqueue(single, task_id)
         (token,) = [token for own, token in single.owned(owner).items() if own == task_id]
         left = {"a": 1, "b": 0, "c": 0}[task_id]
-        ears[owner].wait_for(b"t %d %d %b\nenvelope of %b" % (token, left, *[task_id.encode()] * 2))
+        ears[owner].wait_for(
+            b"t %d %d 0 %b\nenvelope of %b" % (token, left, *[task_id.encode()] * 2)
+        )
         assert status(single, task_id) == "P"
         assert check(single) == []
     # nobody has room for one more: it waits

@@ -14,7 +14,7 @@ local HEARD = 0.6 -- of a lease must be left; owners beat four times in one
 -- A task that comes alone, and that somebody is parked for, is handed over right here, which saves
 -- the owner a turn. Gives the owner and the token, or nothing. Should the message be lost, the
 -- owner finds out at a beat that it owns what it does not know of, and gives it back.
-local function hand_over(id, kind, envelope)
+local function hand_over(id, kind, ttl, envelope)
   if entries > 1 or state[3] then return end
   local parked = call('ZRANGE', B .. ':id' .. kind, 0, 0, 'WITHSCORES')
   local owner, left = parked[1], -1 - tonumber(parked[2] or 0)
@@ -23,7 +23,7 @@ local function hand_over(id, kind, envelope)
   -- Only to one that has been heard of lately: one that hangs would keep it for its whole lease.
   if not deadline or tonumber(deadline) - NOW < HEARD * tonumber(state[5] or 0) then return end
   local token = S(math.max(US, tonumber(state[4] or 0) + 1))
-  local message = 't ' .. token .. ' ' .. S(left) .. ' ' .. id .. '\n' .. envelope
+  local message = 't ' .. token .. ' ' .. S(left) .. ' ' .. ttl .. ' ' .. id .. '\n' .. envelope
   if call('PUBLISH', B .. ':m:' .. owner, message) == 0 then return end
   if left > 0 then
     call('ZADD', B .. ':id' .. kind, S(-left), owner)
@@ -66,7 +66,7 @@ local function add(entry, id, name, kind, priority, delay, due, ttl, keep, losse
   if reply ~= '' then note('w', short(reply)) end
   due = math.max(NOW + tonumber(delay), tonumber(due))
   local owner, token
-  if due <= NOW then owner, token = hand_over(id, kind, envelope) end
+  if due <= NOW then owner, token = hand_over(id, kind, ttl, envelope) end
   if owner then
     f[2] = 'P'
     note('ow', owner)

@@ -90,20 +90,23 @@ local claims, handed = {}, 0
 
 local function earlier(one, other) return one[2] < other[2] end
 
-local function hand_out(id, token, attempt, losses)
-  local at = handed * 5
+-- `start_by` holds for a first attempt alone: what is tried again has started in time.
+local function hand_out(id, token, attempt, losses, start_by)
+  local at = handed * 6
   handed = handed + 1
   claims[at + 1] = id
   claims[at + 2] = token
   claims[at + 3] = tonumber(attempt)
   claims[at + 4] = tonumber(losses or 0)
+  claims[at + 5] = -1
+  if start_by and claims[at + 3] == 1 then claims[at + 5] = math.max(0, tonumber(start_by) - NOW) end
 end
 
 local function add_envelopes()
   if handed == 0 then return end
   local keys = {}
-  for at = 1, handed * 5, 5 do keys[#keys + 1] = P(claims[at]) end
-  for at, envelope in ipairs(call('MGET', unpack(keys))) do claims[at * 5] = envelope or '' end
+  for at = 1, handed * 6, 6 do keys[#keys + 1] = P(claims[at]) end
+  for at, envelope in ipairs(call('MGET', unpack(keys))) do claims[at * 6] = envelope or '' end
 end
 
 -- The batch of this request, if it was handed out before.
@@ -119,9 +122,9 @@ local function batch_again(last)
   end
   table.sort(batch, earlier)
   for _, each in ipairs(batch) do
-    local h = call('HMGET', T(each[1]), 'a', 'lo', 'k')
+    local h = call('HMGET', T(each[1]), 'a', 'lo', 'k', 'sb')
     if h[1] then
-      hand_out(each[1], S(each[2]), h[1], h[2])
+      hand_out(each[1], S(each[2]), h[1], h[2], h[4])
       room[h[3]] = room[h[3]] - 1
     end
   end
@@ -180,7 +183,7 @@ local function claim(taken, last_token)
       running[#running + 1] = id
       owned[#owned + 1] = id
       owned[#owned + 1] = said
-      hand_out(id, said, attempt, h[3])
+      hand_out(id, said, attempt, h[3], h[4])
       room[each[3]] = room[each[3]] - 1
     end
   end
