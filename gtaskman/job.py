@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gtaskman.report import DEFAULT_TARGET, Failure, Report, TaskStatus
 from gtaskman.task import Definition
 from gtaskman.terms import DEFAULT, Terms
@@ -25,42 +27,43 @@ _COMPLETED = TaskStatus.COMPLETED  # a member is slow to look up in its class
 OVERHEAD = 1024  # bytes that a waiting task takes beside its payload, roughly
 
 
-class Job:
+# Part of a cycle only while its handle is open, which every manager's end ends: the garbage
+# collector need not look at each of very many tasks, which takes as long as to hand them out.
+class Job(msgspec.Struct, gc=False, eq=False):
     """One task between ``submit`` and its last report."""
 
-    # What most tasks never change stands here, so that making a job costs six stores.
-    number = 0  # this run's, on the pipe; 0 while it is in no worker
+    id: str
+    definition: Definition
+    payload: Payload
+    created_at: float = msgspec.field(default_factory=time.time)
+    number: int = 0  # this run's, on the pipe; 0 while it is in no worker
     worker: Worker | None = None
-    attempt = 1
-    crashes = 0  # workers, and managers, that have died under it
-    losses = 0  # of these, managers: attempts that no retry is spent on
-    revision = 0
-    flags = 0  # messages.CHUNK for a chunk of a map
+    attempt: int = 1
+    crashes: int = 0  # workers, and managers, that have died under it
+    losses: int = 0  # of these, managers: attempts that no retry is spent on
+    revision: int = 0
+    flags: int = 0  # messages.CHUNK for a chunk of a map
     completed: float = 0
     target: float = DEFAULT_TARGET
-    message = ""
+    message: str = ""
     started_at: float | None = None
     stop: Why | None = None  # it was asked to stop, and why
-    stop_reason = ""
-    claimed = False  # a manager has taken it out of the queue
-    withdrawn = False  # cancelled while it waited: whoever finds it in a queue drops it
-    told = False  # the storage is told its reports; else it asks for them
-    processing = False  # everybody has been told that it runs
+    stop_reason: str = ""
+    claimed: bool = False  # a manager has taken it out of the queue
+    withdrawn: bool = False  # cancelled while it waited: whoever finds it in a queue drops it
+    told: bool = False  # the storage is told its reports; else it asks for them
+    processing: bool = False  # everybody has been told that it runs
     terms: Terms = DEFAULT
-    unique = ""  # the key that it holds while it waits or runs
-    place = 0  # in the order of its queue, which gives it
-    ready_at = 0.0  # monotonic: it waits for this moment first
-    start_by = 0.0  # monotonic: it fails as expired if it has not started by then; 0 for never
-    late = False  # it has not, and is stopped for that
+    unique: str = ""  # the key that it holds while it waits or runs
+    place: int = 0  # in the order of its queue, which gives it
+    ready_at: float = 0.0  # monotonic: it waits for this moment first
+    start_by: float = 0.0  # monotonic: it fails as expired if it has not started by then; 0: never
+    late: bool = False  # it has not, and is stopped for that
+    cost: int = OVERHEAD  # bytes of memory that it takes while it waits
+    handle: TaskHandle = None  # type: ignore[assignment] # it has one before it goes anywhere
 
-    cost = OVERHEAD  # bytes of memory that it takes while it waits
-    handle: TaskHandle
-
-    def __init__(self, task_id: str, definition: Definition, payload: Payload) -> None:
-        self.id = task_id
-        self.definition = definition
-        self.payload = payload
-        self.created_at = time.time()
+    def __post_init__(self) -> None:
+        payload = self.payload
         if payload.body:
             self.cost = OVERHEAD + (payload.size if payload.buffers else len(payload.body))
 

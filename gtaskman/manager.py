@@ -129,6 +129,7 @@ class TaskManager:
         kept = storages.connect(storage, self.config)
         self.storage = kept
         self._archive = storages.archive_of(kept)  # who is told of each report
+        self._follows = self._archive.follows  # and asks for all but the last ones
         self._line.configure(self.config)
         self._line.on_available(self._on_available)
 
@@ -168,6 +169,8 @@ class TaskManager:
         self.hub = get_hub()
         self._loop = self.hub.loop
         self._pool = Pool(self.config, self._loop, self)
+        if isinstance(self._archive, TaskStorage):
+            self._archive.follow(self._jobs)
         self._timetable = Timetable(self._loop, self._line, self._on_due, self._on_late)
         self._keeper = self._loop.async_()
         self._state = State.RUNNING
@@ -424,12 +427,9 @@ class TaskManager:
         """Take a job in; on our hub."""
         pool = self._pool
         assert pool is not None
-        storage = self._archive
-        if storage.follows:
-            storage.follow(job)
-        else:
+        if not self._follows:
             job.told = True
-            storage.insert(job.first_report())
+            self._archive.insert(job.first_report())
         # While the pump is due others wait, and it would have to wait behind them.
         hold = self._pump_due or self._pumping or pool.broken
         idle = None if hold else pool.first_idle()
@@ -470,7 +470,8 @@ class TaskManager:
             self._accept_under_terms(job)
         except DuplicateTaskError:
             self._pending = pending
-            self._archive.delete(job.id)
+            if job.told:
+                self._archive.delete(job.id)
             raise
 
     def _accept_for_other(self, job: Job) -> None:
@@ -727,7 +728,7 @@ class TaskManager:
             return
         self._line.settle(job, report)
         job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
-        self._store(report)
+        self._store_last([report])
         self._limit_report(job)
         self._counts[report.status] += 1
         if self.events.callbacks:
@@ -749,8 +750,8 @@ class TaskManager:
             log.exception("a report of task %s could not be stored", report.id)
 
     def _store_last(self, reports: list[Report]) -> None:
-        """Keep the last reports of many tasks."""
-        if self._archive.follows:
+        """Keep the last reports of tasks."""
+        if self._follows:
             self._archive.finish(reports)
         else:
             for report in reports:
@@ -840,8 +841,9 @@ class TaskManager:
             return None
         handle = job.handle = TaskHandle(job, self)
         self._jobs[job.id] = job
-        job.told = not self._archive.follows
-        self._archive.follow(job)
+        if not self._follows:
+            job.told = True
+            self._archive.insert(job.first_report())
         self._pending += job.cost
         self._mind_time()
         self._on_available()

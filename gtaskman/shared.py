@@ -163,7 +163,7 @@ class SharedManager(TaskManager):
         for job in jobs:
             job.handle = TaskHandle(job, self)
             self._jobs[job.id] = job
-            if self._keeps:
+            if not self._follows:
                 job.told = True
                 self._archive.insert(job.first_report())
             if job.definition.number not in self._known:

@@ -54,20 +54,23 @@ _KEPT = 4096  # of definitions under limits of their senders, and of tokens that
 LEASE = 10.0  # seconds that an owner may be silent before its tasks are given to others
 
 
-class RedisJob(Job):
+class RedisJob(Job, gc=False, eq=False):
     """A task that this manager owns on the server, while its lease and its token hold."""
 
-    sealed = b""  # its result, as its worker has sealed it
+    token: int = 0
+    berth: Berth = None  # type: ignore[assignment] # see of()
+    sealed: bytes = b""  # its result, as its worker has sealed it
 
-    def __init__(
-        self, task_id: str, sealed: Sealed, definition: Definition, envelope: bytes, berth: Berth
-    ) -> None:
-        super().__init__(task_id, definition, Payload(SEALED, envelope, ()))
-        self.token = 0
-        self.berth = berth
-        self.created_at = sealed.created
+    @classmethod
+    def of(
+        cls, task_id: str, sealed: Sealed, definition: Definition, envelope: bytes, berth: Berth
+    ) -> RedisJob:
+        """The task that an envelope holds."""
+        job = cls(task_id, definition, Payload(SEALED, envelope, ()), sealed.created)
+        job.berth = berth
         if sealed.options.get("chunk"):
-            self.flags = CHUNK
+            job.flags = CHUNK
+        return job
 
     def claimed_by(self, claim: Claim) -> RedisJob:
         """It is ours now."""
@@ -234,7 +237,7 @@ class Berth:
         read = self._reader.read(task_id, envelope)
         if isinstance(read, str):
             return read
-        return RedisJob(task_id, *read, envelope, self)
+        return RedisJob.of(task_id, *read, envelope, self)
 
     @property
     def signed(self) -> bool:

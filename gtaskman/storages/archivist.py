@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
 
 from gtaskman.latch import Latch
 from gtaskman.report import Report
-from gtaskman.storages.base import Live, TaskStorage
+from gtaskman.storages.base import TaskStorage
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,7 @@ class Archivist:
         """The first report of a task."""
         self._put(report.id, report, fresh=True)
 
-    def follow(self, task: Live) -> None:
-        """The same: it is told each report."""
-        self.insert(task.report())
-
-    def finish(self, reports: Iterable[Report]) -> None:
+    def finish(self, reports: Sequence[Report]) -> None:
         """The last reports of several tasks."""
         for report in reports:
             self.update(report)

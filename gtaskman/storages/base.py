@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gtaskman.report import Report, TaskStatus
@@ -35,17 +35,16 @@ class TaskStorage(abc.ABC):
     """Whether its calls wait, for a server: a manager then has it told in a greenlet."""
 
     follows = False
-    """Whether it can :meth:`follow` a task of its own process; else it is told each report."""
+    """Whether it can :meth:`follow` the tasks of a manager; else it is told each report."""
 
-    def follow(self, task: Live) -> None:
-        """Keep a task instead of its first report, and ask it for the others when they are wanted.
+    def follow(self, tasks: Mapping[str, Live]) -> None:  # noqa: B027 - it is told, then
+        """Ask these, by id, how they stand: all that wait and run, now and at any later time.
 
-        The last one comes by :meth:`update` in any case.
+        Their last reports come by :meth:`finish`, when they are among ``tasks`` no longer.
         """
-        self.insert(task.report())
 
-    def finish(self, reports: Iterable[Report]) -> None:
-        """:meth:`update` with the last reports of tasks that it follows, many at once."""
+    def finish(self, reports: Sequence[Report]) -> None:
+        """Keep the last reports of tasks, many at once."""
         for report in reports:
             self.update(report)
 

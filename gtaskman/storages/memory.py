@@ -6,7 +6,7 @@ import collections
 import heapq
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -28,7 +28,9 @@ class InMemoryTaskStorage(TaskStorage):
         self._keep = keep
         self._keep_bytes = keep_bytes
         self._bytes = 0
-        self._open: dict[str, Report | Live] = {}
+        self._open: dict[str, Report] = {}  # those whose reports we are told
+        self._followed: list[Mapping[str, Live]] = []  # those whose reports we ask for
+        self._dismissed: set[str] = set()  # of these: deleted or cancelled here
         self._finished: dict[str, Report] = {}
         # The finished ones, the oldest end first; some may have been deleted since.
         self._line: collections.deque[Report] = collections.deque()
@@ -45,15 +47,13 @@ class InMemoryTaskStorage(TaskStorage):
         else:
             self._open[task_id] = report
 
-    def follow(self, task: Live) -> None:
-        if task.id in self._finished:
-            self.delete(task.id)
-        self._open[task.id] = task
+    def follow(self, tasks: Mapping[str, Live]) -> None:
+        self._followed.append(tasks)
 
     def update(self, report: Report) -> bool:
         task_id = report.id
         known = self._open.get(task_id)
-        if known is None or (isinstance(known, Report) and known.revision >= report.revision):
+        if known is None or known.revision >= report.revision:
             return False
         if not report.status.finished:
             self._open[task_id] = report
@@ -62,19 +62,34 @@ class InMemoryTaskStorage(TaskStorage):
         self._retain(report)
         return True
 
-    def finish(self, reports: Iterable[Report]) -> None:
+    def finish(self, reports: Sequence[Report]) -> None:
         # A hot loop: once for every task.
         if self._fading:
             self._fade()
-        still_open, finished, line, size = self._open, self._finished, self._line, 0
+        if self._open or self._dismissed:
+            reports = self._wanted(reports)
+        finished, line, size = self._finished, self._line, 0
+        alone = len(finished) + len(reports)
         for report in reports:
-            if still_open.pop(report.id, None) is not None:
-                finished[report.id] = report
-                line.append(report)
-                size += report.result_size
+            finished[report.id] = report
+            line.append(report)
+            size += report.result_size
         self._bytes += size
+        if len(finished) < alone:  # some had ended before, under the same ids
+            self._bytes = sum(each.result_size for each in finished.values())
         if len(finished) > self._keep or self._bytes > self._keep_bytes:
             self._evict()
+
+    def _wanted(self, reports: Sequence[Report]) -> list[Report]:
+        """Those of tasks that nobody has dismissed; none of them is open any more."""
+        wanted = []
+        for report in reports:
+            self._open.pop(report.id, None)
+            if report.id in self._dismissed:
+                self._dismissed.discard(report.id)
+            else:
+                wanted.append(report)
+        return wanted
 
     def cancel(self, task_id: str, reason: str = "") -> Report | None:
         known = self._read(task_id)
@@ -87,11 +102,12 @@ class InMemoryTaskStorage(TaskStorage):
             finished_at=time.time(),
             revision=known.revision + 1,
         )
-        self.update(cancelled)
+        self._dismiss(task_id)
+        self._retain(cancelled)
         return cancelled
 
     def delete(self, task_id: str) -> bool:
-        if self._open.pop(task_id, None) is not None:
+        if self._dismiss(task_id):
             return True
         report = self._finished.pop(task_id, None)
         if report is None:
@@ -100,6 +116,24 @@ class InMemoryTaskStorage(TaskStorage):
         if len(self._line) > 2 * len(self._finished) + _SLACK:
             self._line = collections.deque(filter(self._is_kept, self._line))
         return True
+
+    def _dismiss(self, task_id: str) -> bool:
+        """Hear no more of a task that has not ended; gives whether there is such a one."""
+        if self._open.pop(task_id, None) is not None:
+            return True
+        if self._live(task_id) is None:
+            return False
+        self._dismissed.add(task_id)
+        return True
+
+    def _live(self, task_id: str) -> Live | None:
+        """The task itself, if we follow it and it has not ended."""
+        if task_id in self._dismissed:
+            return None
+        for tasks in self._followed:
+            if (task := tasks.get(task_id)) is not None:
+                return task
+        return None
 
     def expire(self, task_id: str, seconds: float) -> None:
         report = self._finished.get(task_id)
@@ -127,8 +161,10 @@ class InMemoryTaskStorage(TaskStorage):
     def _read(self, task_id: str) -> Report | None:
         if self._fading:
             self._fade()
-        known = self._open.get(task_id) or self._finished.get(task_id)
-        return known if known is None or isinstance(known, Report) else known.report()
+        live = self._live(task_id)
+        if live is not None:
+            return live.report()
+        return self._open.get(task_id) or self._finished.get(task_id)
 
     def find(
         self,
@@ -148,9 +184,14 @@ class InMemoryTaskStorage(TaskStorage):
         if self._fading:
             self._fade()
         wanted = set(statuses(status, finished))
-        still_open = (self._read(task_id) for task_id in list(self._open))
-        kept = itertools.chain(self._finished.values(), still_open)
-        return (report for report in kept if report is not None and report.status in wanted)
+        followed = [task for tasks in self._followed for task in list(tasks.values())]
+        live = {task.id: task for task in followed if task.id not in self._dismissed}
+        every = itertools.chain(
+            (report for report in list(self._finished.values()) if report.id not in live),
+            list(self._open.values()),
+            (task.report() for task in live.values()),
+        )
+        return (report for report in every if report.status in wanted)
 
     def _retain(self, report: Report) -> None:
         """Keep a finished task, and make room for it."""
