@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks local` and `python -m benchmarks redis`."""
+"""The command line: `python -m benchmarks local`, `... redis` and `... services`."""
 
 import importlib
 import sys
@@ -16,6 +16,7 @@ from benchmarks.redis import server as redis_server
 from benchmarks.redis.environments import DEFAULT_DIRECTORY
 from benchmarks.rounds import Plan, Run
 from benchmarks.rounds import run as run_local
+from benchmarks.services.command import services
 from benchmarks.summary import summarise
 
 ROUNDS = 5
@@ -125,6 +126,9 @@ def redis(
     }
     runs = redis_rounds.run(plan, interpreters)
     sys.exit(measure(plan, facts, runs, json_path, plot_path, "redis.plot"))
+
+
+cli.add_command(services)
 
 
 def measure(

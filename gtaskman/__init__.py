@@ -22,6 +22,7 @@ from gtaskman.default import cancel, configure, map, report, shutdown, start, st
 from gtaskman.errors import (
     Cancelled,
     ConfigurationError,
+    DuplicateServiceError,
     DuplicateTaskError,
     EnvelopeError,
     ForkedManagerError,
@@ -33,6 +34,11 @@ from gtaskman.errors import (
     PayloadError,
     ServerError,
     ServerUnavailable,
+    ServiceCallFailed,
+    ServiceDown,
+    ServiceError,
+    ServiceFailed,
+    ServiceMethodError,
     SoftTimeout,
     StartMethodError,
     TaskCancelled,
@@ -42,6 +48,7 @@ from gtaskman.errors import (
     TaskOptionError,
     TaskTimedOut,
     TaskTravelError,
+    UnknownServiceError,
     WaitTimeout,
     WorkerCrashed,
     WouldBlockError,
@@ -56,6 +63,15 @@ if TYPE_CHECKING:
     from gtaskman.manager import TaskManager
     from gtaskman.queues import InMemoryTaskQueue, TaskQueue
     from gtaskman.queues.redis import RedisTaskQueue
+    from gtaskman.services import (
+        RestartPolicy,
+        ServiceManager,
+        ServiceOptions,
+        ServiceState,
+        ServiceStatus,
+        ServiceTask,
+        remote,
+    )
     from gtaskman.storages import InMemoryTaskStorage, TaskStorage
     from gtaskman.storages.redis import RedisTaskStorage
 
@@ -67,6 +83,7 @@ __all__ = [
     "Configuration",
     "ConfigurationError",
     "Current",
+    "DuplicateServiceError",
     "DuplicateTaskError",
     "EnvelopeError",
     "Failure",
@@ -85,8 +102,19 @@ __all__ = [
     "RedisTaskQueue",
     "RedisTaskStorage",
     "Report",
+    "RestartPolicy",
     "ServerError",
     "ServerUnavailable",
+    "ServiceCallFailed",
+    "ServiceDown",
+    "ServiceError",
+    "ServiceFailed",
+    "ServiceManager",
+    "ServiceMethodError",
+    "ServiceOptions",
+    "ServiceState",
+    "ServiceStatus",
+    "ServiceTask",
     "SoftTimeout",
     "StartMethodError",
     "Task",
@@ -103,6 +131,7 @@ __all__ = [
     "TaskStorage",
     "TaskTimedOut",
     "TaskTravelError",
+    "UnknownServiceError",
     "WaitTimeout",
     "WorkerCrashed",
     "WouldBlockError",
@@ -111,6 +140,7 @@ __all__ = [
     "configure",
     "current",
     "map",
+    "remote",
     "report",
     "shutdown",
     "start",
@@ -127,10 +157,17 @@ _ON_DEMAND = {
     "Keyring": "gtaskman.envelope",
     "RedisTaskQueue": "gtaskman.queues.redis",
     "RedisTaskStorage": "gtaskman.storages.redis",
+    "RestartPolicy": "gtaskman.services",
+    "ServiceManager": "gtaskman.services",
+    "ServiceOptions": "gtaskman.services",
+    "ServiceState": "gtaskman.services",
+    "ServiceStatus": "gtaskman.services",
+    "ServiceTask": "gtaskman.services",
     "TaskHandle": "gtaskman.handle",
     "TaskManager": "gtaskman.manager",
     "TaskQueue": "gtaskman.queues",
     "TaskStorage": "gtaskman.storages",
+    "remote": "gtaskman.services",
 }
 
 

@@ -39,7 +39,7 @@ from gtaskman.redis.address import Address
 from gtaskman.redis.ledger import Entry, Ledger
 from gtaskman.redis.line import Line
 from gtaskman.redis.record import KINDS, LETTERS, STATUSES, Record, report_of, report_without_result
-from gtaskman.remote import Reading, RemoteHandle, Ticket
+from gtaskman.distant import Reading, RemoteHandle, Ticket
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages.base import statuses
 from gtaskman.task import LIMITS, Definition, Task, TaskFunction, fresh_id, registry

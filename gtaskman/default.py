@@ -99,6 +99,11 @@ def _in_main_thread() -> bool:
     return _thread.get_native_id() == os.getpid()
 
 
+def current() -> TaskManager | Client | None:
+    """The process's default manager if there is one; makes none."""
+    return _manager
+
+
 def use(other: TaskManager | Client | None) -> TaskManager | Client | None:
     """Let ``other`` be the default manager; gives the one before, which is not stopped.
 

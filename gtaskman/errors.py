@@ -111,6 +111,67 @@ class WaitTimeout(GTaskmanError, TimeoutError):
     """Raised when *the wait* for a task is over. The task itself goes on."""
 
 
+# --- services ------------------------------------------------------------------------------------
+
+
+class ServiceError(GTaskmanError):
+    """The root of what goes wrong with services; ``service`` is the id of the one it is about."""
+
+    def __init__(self, message: str, service: str) -> None:
+        super().__init__(message, service)  # all of it, so that it can travel
+        self.service = service
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnknownServiceError(ServiceError, KeyError):
+    """Raised when no service has that id."""
+
+
+class DuplicateServiceError(ServiceError, KeyError):
+    """Raised when a service with this id was added already."""
+
+
+class ServiceMethodError(ServiceError, AttributeError):
+    """Raised when a service has no such method, or none that may be called from outside."""
+
+
+class ServiceDown(ServiceError):
+    """Raised when a service is called that does not run, or that has ended before it answered."""
+
+
+class ServiceFailed(ServiceError):
+    """Raised to whoever waits for a service that will not start; the text says why.
+
+    ``exit`` is how it ended last (a :class:`gtaskman.services.Exit`), or None if nobody knows.
+    """
+
+    def __init__(self, message: str, service: str, exit: Any = None) -> None:
+        super().__init__(message, service)
+        self.exit = exit
+
+
+class ServiceCallFailed(ServiceError):
+    """Raised when a called method raised something that cannot be raised here as what it is.
+
+    ``exc_type``, ``message`` and ``traceback`` (text) are those of the method's own exception.
+    """
+
+    def __init__(
+        self, service: str, method: str, exc_type: str | None, message: str, traceback: str | None
+    ) -> None:
+        super().__init__(message, service)
+        self.args = (service, method, exc_type, message, traceback)
+        self.method = method
+        self.exc_type = exc_type
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.method}() of service {self.service!r}: {self.exc_type}: {self.message}"
+
+
 # --- the Redis server ----------------------------------------------------------------------------
 
 
@@ -127,6 +188,17 @@ class ServerError(GTaskmanError):
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
         self.code = code
+
+
+# --- a manager shared by the processes of a host -------------------------------------------------
+
+
+class BindError(GTaskmanError):
+    """Raised when a manager cannot listen at a path: another does, or others could meddle there."""
+
+
+class AccessRefused(GTaskmanError):
+    """Raised when a manager serves other users than the one that this process runs as."""
 
 
 # --- the wire ------------------------------------------------------------------------------------
@@ -186,6 +258,16 @@ class TaskTimedOut(TaskFailed):
 
 class TaskExpired(TaskFailed):
     """Raised by ``TaskHandle.get`` when the task had not started within its ``ttl``."""
+
+
+class ManagerGone(TaskFailed):
+    """Raised by ``TaskHandle.get`` when the shared manager that had the task has gone.
+
+    It was lost with the manager's memory, or, with a queue on a server, waits on there.
+    """
+
+    def __str__(self) -> str:
+        return f"task {self.report.name} ({self.report.id}): {self.message}"
 
 
 class TaskCancelled(GTaskmanError):

@@ -20,20 +20,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import gevent
 import msgspec
-from gevent import getcurrent, monkey
+from gevent import getcurrent
 from gevent._hub_local import get_hub_if_exists
-from gevent.hub import get_hub
 
 from gtaskman import mapping, queues, storages
 from gtaskman.config import Configuration
 from gtaskman.definitions import Definitions
 from gtaskman.errors import (
     DuplicateTaskError,
-    GTaskmanError,
     ManagerStopped,
     PayloadError,
     TaskDefinitionError,
@@ -41,8 +39,9 @@ from gtaskman.errors import (
 )
 from gtaskman.events import Callback, Events
 from gtaskman.handle import TaskHandle
+from gtaskman.home import Home
 from gtaskman.job import Job
-from gtaskman.latch import Latch, foreign
+from gtaskman.latch import Latch
 from gtaskman.pool.listener import Completion
 from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
@@ -58,9 +57,7 @@ from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-_HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
 _ENOUGH = 64  # tasks that may wait for the loop to turn
 _STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
 _LAST_REPORTS = 10.0  # seconds that a storage has for the last reports when a manager stops
@@ -99,14 +96,11 @@ class TaskManager:
     ) -> None:
         self.config = config if config is not None else Configuration()
         self.queue = queues.connect(queue)
-        self.pid = os.getpid()
         self.events = Events()
         self._state = State.NEW
-        self.hub: Any = None  # the one that it lives on; None before its start and in a fork
-        self._loop: Any = None
+        self._home = Home("this manager, and every task of its,")
         self._pool: Pool | None = None
         self._timetable: Timetable | None = None
-        self._keeper: Any = None  # keeps the loop alive while there are tasks, and only then
         self._jobs: dict[str, Job] = {}
         self._definitions = Definitions()
         self._known: set[int] = set()  # numbers of definitions whose code is known to travel
@@ -122,8 +116,6 @@ class TaskManager:
         self._ready = Latch()
         self._stop_at = float("inf")  # when tasks have had time enough, on the monotonic clock
         self._drained: Latch | None = None
-        self._stopped = Latch()
-        self._gone = Latch()  # the thread of a manager in the background has ended
         self._asked = self._answered = 0.0  # by other threads, whether our hub runs
         self._line = self._make_line()
         kept = storages.connect(storage, self.config)
@@ -160,45 +152,23 @@ class TaskManager:
         refuse_at_import()
         self._check_usable()
         if self.config.background:
-            self._start_in_background()
+            self._home.settle_apart(self._set_up)
         else:
+            self._home.settle()
             self._set_up()
         return self
 
     def _set_up(self) -> None:
-        self.hub = get_hub()
-        self._loop = self.hub.loop
-        self._pool = Pool(self.config, self._loop, self)
+        loop = self._home.loop
+        self._pool = Pool(self.config, loop, self)
         if isinstance(self._archive, TaskStorage):
             self._archive.follow(self._jobs)
-        self._timetable = Timetable(self._loop, self._line, self._on_due, self._on_late)
-        self._keeper = self._loop.async_()
+        self._timetable = Timetable(loop, self._line, self._on_due, self._on_late)
         self._state = State.RUNNING
         _running.add(self)
         self._pool.start()
         if not self.config.min_processes:
             self.on_ready()
-
-    def _start_in_background(self) -> None:
-        started, errors = Latch(), []
-
-        def run() -> None:
-            try:
-                self._set_up()
-            except BaseException as error:
-                errors.append(error)
-                self._stopped.open()
-            started.open()
-            self._stopped.wait()
-            get_hub().destroy(destroy_loop=True)
-            self._gone.open()
-
-        # The original: a patched one would be a greenlet on the caller's hub.
-        monkey.get_original("_thread", "start_new_thread")(run, ())
-        started.wait()
-        if errors:
-            self._stopped = Latch()
-            raise errors[0]
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until a first worker is ready; gives whether one is."""
@@ -213,25 +183,18 @@ class TaskManager:
         """
         if self._state is State.NEW:
             self._state = State.STOPPED
-            self._stopped.open()
+            self._home.left.open()
         if self._state in (State.STOPPED, State.FORKED):
             return
-        seconds = self.config.stop_timeout if timeout is None else timeout
-        if self._is_here():
-            self._begin_stop(seconds)
-        else:
-            self._loop.run_callback_threadsafe(self._begin_stop, seconds)
-        self._stopped.wait()
-        if self.config.background and not self._is_here():
-            # The thread itself: an interpreter that ends while it takes its hub down may crash.
-            self._gone.wait()
+        self._home.post(self._begin_stop, self.config.stop_timeout if timeout is None else timeout)
+        self._home.await_left()
 
     def _begin_stop(self, seconds: float) -> None:
         """Stop in a greenlet that nobody else can kill; a second call may shorten its time."""
         self._stop_at = min(self._stop_at, time.monotonic() + seconds)
         if self._state is State.RUNNING:
             self._state = State.STOPPING
-            self._keep_alive()
+            self._home.keep_alive()
             if self._ebb is not None:
                 self._ebb.open()  # whoever waits to submit has been told too late
             gevent.spawn(self._stop_in_order)
@@ -255,8 +218,7 @@ class TaskManager:
             log.error("the storage has not taken the last reports within %.0f s", _LAST_REPORTS)
         self._state = State.STOPPED
         _running.discard(self)
-        self._keeper.close()
-        self._stopped.open()
+        self._home.leave()
 
     def _end(self) -> None:
         """Nothing runs any more: settle what is left."""
@@ -301,10 +263,9 @@ class TaskManager:
     def forget(self) -> None:
         """In a fork of the process: be a mere copy, and disturb the original in nothing."""
         self._state = State.FORKED
-        self.hub = None
+        self._home.forget()
         self._pump_due = True  # a pump that was scheduled, or will be, finds nothing to do
         if self._pool is not None:
-            self._keeper.stop()
             self._pool.forget()
         if self._timetable is not None:
             self._timetable.close()
@@ -388,14 +349,14 @@ class TaskManager:
             raise DuplicateTaskError(task_id)
         if terms is not DEFAULT:
             self._submit_under_terms(job)
-        elif get_hub_if_exists() is self.hub:
+        elif get_hub_if_exists() is self._home.hub:
             try:
                 self._accept(job)
             except BaseException:
                 self._jobs.pop(task_id, None)
                 raise
         else:
-            self._loop.run_callback_threadsafe(self._accept_for_other, job)
+            self._home.post(self._accept_for_other, job)
         if self._pending > self.config.max_pending_bytes:
             self._await_ebb()
         return handle
@@ -407,10 +368,7 @@ class TaskManager:
             )
         pool = self._pool
         assert pool is not None
-        if self._is_here():
-            pool.prepare(definition)
-        else:
-            self._in_hub(lambda: pool.prepare(definition))
+        self._home.ask(lambda: pool.prepare(definition))
         self._known.add(definition.number)
 
     def _encode(
@@ -439,19 +397,19 @@ class TaskManager:
         else:
             self._pending += job.cost
             self._line.enqueue(job)
-        if not self._keeper.active:
-            self._keep_alive()
+        if not self._home.kept_alive:
+            self._home.keep_alive()
 
     def _submit_under_terms(self, job: Job) -> None:
         """Take in a job that has terms of its own."""
         try:
             if job.unique:
                 # Its key may be taken: its submitter is to know, on whichever thread.
-                self._at_home(lambda: self._accept_unique(job))
-            elif self._is_here():
+                self._home.ask(lambda: self._accept_unique(job))
+            elif self._home.is_here():
                 self._accept_under_terms(job)
             else:
-                self._loop.run_callback_threadsafe(self._accept_for_other, job)
+                self._home.post(self._accept_for_other, job)
         except BaseException:
             self._jobs.pop(job.id, None)
             raise
@@ -515,7 +473,7 @@ class TaskManager:
             self.on_capacity()
         else:
             self._pump_due = True
-            self._loop.run_callback(self._pump_when_due)
+            self._home.loop.run_callback(self._pump_when_due)
 
     def _pump_when_due(self) -> None:
         self._pump_due = False
@@ -767,7 +725,7 @@ class TaskManager:
 
     def _on_idle(self) -> None:
         """Nothing is left to do."""
-        self._keeper.stop()
+        self._home.let_go()
         if self._drained is not None:
             self._drained.open()
 
@@ -797,7 +755,7 @@ class TaskManager:
         job = self._jobs.get(task_id)
         if job is None:
             return False
-        return self._at_home(lambda: self._cancel_here(job, reason or ""))
+        return self._home.ask(lambda: self._cancel_here(job, reason or ""))
 
     def _cancel_here(self, job: Job, reason: str) -> bool:
         if self._jobs.get(job.id) is not job:
@@ -815,11 +773,11 @@ class TaskManager:
 
     def pause(self) -> None:
         """Begin no more tasks until :meth:`resume`: those in workers go on, all others wait."""
-        self._at_home(self._line.pause)
+        self._home.ask(self._line.pause)
 
     def resume(self) -> None:
         """Begin tasks again."""
-        self._at_home(self._line.resume)
+        self._home.ask(self._line.resume)
 
     def dead(self, offset: int = 0, limit: int = 50) -> list[Report]:
         """The last reports of tasks that failed for good, the newest last: the dead letters."""
@@ -833,7 +791,7 @@ class TaskManager:
         """
         if self._state is not State.RUNNING:
             self.start()
-        return self._at_home(lambda: self._retry_here(task_id))
+        return self._home.ask(lambda: self._retry_here(task_id))
 
     def _retry_here(self, task_id: str) -> TaskHandle | None:
         job = None if task_id in self._jobs else self._line.revive(task_id)
@@ -847,7 +805,7 @@ class TaskManager:
         self._pending += job.cost
         self._mind_time()
         self._on_available()
-        self._keep_alive()
+        self._home.keep_alive()
         return handle
 
     def report(self, task_id: str) -> Report | None:
@@ -919,42 +877,14 @@ class TaskManager:
         """Whether it has a thread of its own."""
         return self.config.background
 
+    @property
+    def hub(self) -> Any:
+        """The hub it lives on; None before its start, and in a fork of its process."""
+        return self._home.hub
+
     def home(self) -> Any:
-        """The hub it lives on. Raises :class:`ForkedManagerError` in a fork of its process."""
-        if self._state is State.FORKED:
-            raise foreign(self.pid, "this manager, and every task of its,")
-        return self.hub
-
-    def _is_here(self) -> bool:
-        return get_hub_if_exists() is self.hub
-
-    def _at_home(self, function: Callable[[], T]) -> T:
-        """What ``function`` gives on our hub, whichever thread asks; here if there is no hub."""
-        self.home()
-        if self._is_here() or self._state in (State.NEW, State.STOPPED):
-            return function()
-        return self._in_hub(function)
-
-    def _in_hub(self, function: Callable[[], T]) -> T:
-        """What ``function`` gives when it is called on our hub, for a caller in another thread."""
-        done, results, errors = Latch(), [], []
-
-        def call() -> None:
-            try:
-                results.append(function())
-            except BaseException as error:
-                errors.append(error)
-            done.open()
-
-        self._loop.run_callback_threadsafe(call)
-        if not done.wait(_HANDOVER):
-            raise GTaskmanError(
-                f"the hub of the manager has not run for {_HANDOVER:.0f} s: the thread that made it"
-                " must wait cooperatively, or use Configuration(background=True)"
-            )
-        if errors:
-            raise errors[0]
-        return results[0]
+        """That hub. Raises :class:`ForkedManagerError` in a fork of its process."""
+        return self._home.check()
 
     def is_stalled(self) -> bool:
         """Whether our hub has not answered since the last call of this, from another thread."""
@@ -962,25 +892,17 @@ class TaskManager:
         if self._asked > self._answered:
             return now - self._asked > _STALLED
         self._asked = now
-        self._loop.run_callback_threadsafe(self._answer)
+        self._home.post(self._answer)
         return False
 
     def _answer(self) -> None:
         self._answered = time.monotonic()
-
-    def _keep_alive(self) -> None:
-        """Let nobody's ``hub.join()`` end while there is something to do."""
-        self._keeper.start(_nothing)
 
     def __repr__(self) -> str:
         return (
             f"<TaskManager {self._state.name.lower()} jobs={len(self._jobs)}"
             f" processes={self._pool.processes if self._pool else 0}>"
         )
-
-
-def _nothing() -> None:
-    pass
 
 
 _running: weakref.WeakSet[TaskManager] = weakref.WeakSet()

@@ -112,6 +112,16 @@ def main_of_application() -> Main | None:
     return Main(None, os.path.abspath(path))
 
 
+def know_main() -> None:
+    """Know the main module by the name that workers have for it as well.
+
+    They send back instances of its classes under that.
+    """
+    main = sys.modules.get(MAIN)
+    if main is not None:
+        sys.modules.setdefault(MAIN_IN_WORKER, main)
+
+
 # --- in a worker ---------------------------------------------------------------------------------
 
 

@@ -83,12 +83,12 @@ class SharedManager(TaskManager):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._keep_alive()
-        self._line.start(self._loop)
+        self._home.keep_alive()
+        self._line.start(self._home.loop)
 
     def quiet(self) -> None:
         """Fetch no more tasks until :meth:`loud`; those that run go on."""
-        self._at_home(self._be_quiet)
+        self._home.ask(self._be_quiet)
 
     def _be_quiet(self) -> None:
         self._line.quiet()
@@ -97,7 +97,7 @@ class SharedManager(TaskManager):
 
     def loud(self) -> None:
         """Fetch tasks again."""
-        self._at_home(self._line.loud)
+        self._home.ask(self._line.loud)
 
     def _begin_drain(self) -> None:
         self._be_quiet()

@@ -293,6 +293,7 @@ class Task:
     definition: ClassVar[Definition]
     terms: ClassVar[Terms] = DEFAULT
     kind: ClassVar[str] = "sync"
+    taken: ClassVar[frozenset[str]]
     id: str
 
     def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
@@ -336,6 +337,11 @@ class Task:
         task.id = task_id
         return task
 
+    @classmethod
+    def perform(cls, run: Any, _args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Be the task that ``run`` orders, in the worker that runs it, and run."""
+        return cls.revive(run.id, options).run(run.current().progress)
+
     def with_options(self, **options: Any) -> Task:
         """This task under other limits or terms, such as ``timeout=5, delay=10``.
 
@@ -361,8 +367,12 @@ class Task:
         )
 
 
-# Names that an option would hide: what every task has, whatever its class adds.
-_TAKEN = frozenset(name for name in dir(Task) if not name.startswith("_")) | {"id", "definition"}
+def names_of(cls: type) -> frozenset[str]:
+    """Names that an option would hide: what every task of this make has, whatever it adds."""
+    return frozenset(name for name in dir(cls) if not name.startswith("_")) | {"id", "definition"}
+
+
+Task.taken = names_of(Task)
 
 
 class AsyncTask(Task):
@@ -371,16 +381,18 @@ class AsyncTask(Task):
     kind = "async"
 
 
-_fields: weakref.WeakKeyDictionary[type, dict[str, tuple[Any, Any]]] = weakref.WeakKeyDictionary()
+_fields: weakref.WeakKeyDictionary[type[Task], dict[str, tuple[Any, Any]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def _declared(cls: type) -> dict[str, tuple[Any, Any]]:
+def _declared(cls: type[Task]) -> dict[str, tuple[Any, Any]]:
     """The options of a task class, found out once: annotations may be known only after it is."""
     known = _fields.get(cls)
     if known is not None:
         return known
     fields = declared(cls, Task)
-    taken = [name for name in fields if name in _TAKEN]
+    taken = [name for name in fields if name in cls.taken]
     if taken:
         raise TaskDefinitionError(
             f"{cls.__name__}: {taken[0]!r} cannot be an option, a task has that already"
@@ -389,7 +401,7 @@ def _declared(cls: type) -> dict[str, tuple[Any, Any]]:
     return fields
 
 
-def _fit_options(cls: type, name: str, options: dict[str, Any]) -> dict[str, Any]:
+def _fit_options(cls: type[Task], name: str, options: dict[str, Any]) -> dict[str, Any]:
     fields = _declared(cls)
     for option in options:
         if option not in fields:

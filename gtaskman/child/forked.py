@@ -13,6 +13,7 @@ import posix
 import signal
 import stat
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import greenlet
@@ -25,7 +26,7 @@ from gtaskman.wire.settings import Settings
 _kept: list[Any] = []
 
 
-def fork_worker(number: int, pipe: int, page: int, settings: Settings) -> int:
+def fork_worker(number: int, pipe: int, page: int, more: Sequence[int], settings: Settings) -> int:
     """Fork a worker on ``pipe``; gives its pid, in the parent only."""
     parent = os.getpid()
     boot.flush_output()  # what is buffered would be written twice
@@ -33,25 +34,27 @@ def fork_worker(number: int, pipe: int, page: int, settings: Settings) -> int:
     try:
         pid = posix.fork()
         if pid == 0:
-            _become_worker(parent, number, pipe, page, settings)
+            _become_worker(parent, number, pipe, page, more, settings)
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _become_worker(parent: int, number: int, pipe: int, page: int, settings: Settings) -> None:
+def _become_worker(
+    parent: int, number: int, pipe: int, page: int, more: Sequence[int], settings: Settings
+) -> None:
     code = 1
     try:
         # Before any descriptor goes: a handler of the parent's would write to one of them.
         boot.forget_signals()
         _keep_greenlets()
         _abandon_hub()
-        _neutralise({pipe, page})
+        _neutralise({pipe, page, *more})
         boot.die_with(parent)
         _forget_multiprocessing()
         gc.freeze()
         gc.enable()
-        start_worker(number, pipe, page, settings)
+        start_worker(number, pipe, page, settings, more)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -14,8 +14,11 @@ from gtaskman.wire import control
 PIPE_FD, PAGE_FD = 3, 4
 
 
-def main(number: int) -> NoReturn:
-    """Import the application, then work on the pipe that we were started with."""
+def main(number: int, more: int) -> NoReturn:
+    """Import the application, then work on the pipe that we were started with.
+
+    ``more`` is how many descriptors came beside the pipe and the page.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = _socket.socket(fileno=PIPE_FD)
     settings = control.receive_settings(pipe)
@@ -25,4 +28,4 @@ def main(number: int) -> NoReturn:
         # What fails here fails again, and is told, when a task needs it.
         preload.load(module, settings.main)
     os.set_inheritable(PAGE_FD, False)
-    start_worker(number, PIPE_FD, PAGE_FD, settings)
+    start_worker(number, PIPE_FD, PAGE_FD, settings, range(PAGE_FD + 1, PAGE_FD + 1 + more))

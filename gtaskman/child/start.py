@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from gtaskman.child import boot
@@ -23,16 +24,22 @@ def adopt(settings: Settings) -> None:
         pass  # removed meanwhile: what can be imported without it still can
 
 
-def start_worker(number: int, pipe: int, page: int, settings: Settings) -> NoReturn:
-    """Turn this fresh process into a worker; signals are blocked until it is one."""
+def start_worker(
+    number: int, pipe: int, page: int, settings: Settings, more: Sequence[int] = ()
+) -> NoReturn:
+    """Turn this fresh process into a worker; signals are blocked until it is one.
+
+    ``more`` are descriptors that whatever runs in it may use.
+    """
     boot.forget_signals()
     boot.forget_parent()
     boot.name_process(f"gtaskman: worker {number} of {settings.title}")
     if settings.nice:
         os.nice(settings.nice)
-    os.set_inheritable(pipe, False)
+    for fd in (pipe, *more):
+        os.set_inheritable(fd, False)
     slate = Slate(page)
     os.close(page)
-    worker = Worker(pipe, slate, settings)
+    worker = Worker(pipe, slate, settings, more)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     worker.serve()

@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -42,7 +42,7 @@ from gtaskman.wire import messages
 from gtaskman.wire.channel import Channel
 from gtaskman.wire.frames import Frame, head
 from gtaskman.wire.messages import ASYNC, RUN, Ended, Why
-from gtaskman.wire.payload import EMPTY
+from gtaskman.wire.payload import EMPTY, Payload
 from gtaskman.wire.settings import Settings
 from gtaskman.wire.slate import Slate
 
@@ -50,6 +50,7 @@ _FLUSH_AFTER = 200e-6  # seconds for which results of tiny tasks are gathered in
 
 _LINGER = 100e-6  # seconds for which the next order is looked for before the worker sleeps
 
+_pack_void = messages.VOID.pack
 _NO_ARGUMENTS: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 _ENDED_BY = {
     Why.CANCELLED: Ended.CANCELLED,
@@ -78,22 +79,28 @@ class Stop:
 class Worker:
     """The child's side of a pipe, from READY to the end of the process."""
 
-    def __init__(self, fd: int, slate: Slate, settings: Settings) -> None:
+    def __init__(
+        self, fd: int, slate: Slate, settings: Settings, descriptors: Sequence[int] = ()
+    ) -> None:
+        self.descriptors = tuple(descriptors)  # what it was given beside its pipe
+        self.targets = Targets(settings.main)
+        self.limit = settings.max_frame
+        self._attendant: Callable[[Frame], None] | None = None
         self._hub: Any = get_hub()
         self._main: Any = getcurrent()
         self._loop = self._hub.loop
         self._slate = slate
-        self._limit = settings.max_frame
         self._max_result = settings.max_result
         self._channel = Channel(
             fd,
             self._loop,
             settings.max_frame,
-            messages.TO_WORKER,
+            messages.TO_SERVICE,
             self._on_frames,
             self._on_close,
         )
-        self._targets = Targets(settings.main)
+        self._channel.on_flush = self._put_voids
+        self._voids: list[bytes] = []  # runs that returned nothing, and nobody knows of yet
         self._inbox: collections.deque[Run] = collections.deque()
         self._greenlets: dict[int, TaskGreenlet] = {}
         self._spare: list[TaskGreenlet] | None = [] if settings.reuse_greenlets else None
@@ -187,15 +194,17 @@ class Worker:
 
     def _heed(self, frame: Frame) -> None:
         if frame.kind == messages.DEFINE:
-            self._targets.define(frame.number, messages.unpack(frame.body))
+            self.targets.define(frame.number, messages.unpack(frame.body))
         elif frame.kind == messages.CANCEL:
-            self._stop_run(frame.number, Why(frame.flags))
+            self.stop_run(frame.number, Why(frame.flags))
         elif frame.kind == messages.RECALL:
             self._give_back()
         elif frame.kind == messages.PING:
             self._answer_ping(frame.number, self._bell_frame)
         elif frame.kind == messages.STOP:
             self._ending = True
+        elif self._attendant is not None:
+            self._attendant(frame)
         else:
             raise FrameError(f"a message of the unknown kind {frame.kind}")
 
@@ -226,8 +235,11 @@ class Worker:
 
     # --- stopping a run
 
-    def _stop_run(self, number: int, why: Why) -> None:
-        """CANCEL came, read by the hub or by the doorbell. A stale one finds nothing to stop."""
+    def stop_run(self, number: int, why: Why = Why.CANCELLED) -> None:
+        """Stop a run: CANCEL came, read by the hub or by the doorbell, or the run itself says so.
+
+        A stale one finds nothing to stop.
+        """
         for run in self._inbox:
             if run.number == number:
                 self._inbox.remove(run)
@@ -326,12 +338,12 @@ class Worker:
     def _attempt(self, run: Run, started: float, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
         try:
-            run.name, target = self._targets.get(run.target)
+            run.name, target = self.targets.get(run.target)
             args, kwargs = _NO_ARGUMENTS if run.flags & EMPTY else self._decode(run, target)
         except Unresolved as error:
-            return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error, self._limit)
+            return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error, self.limit)
         except BaseException as error:
-            return outcome.failed(Ended.UNDECODED, error, self._limit)
+            return outcome.failed(Ended.UNDECODED, error, self.limit)
         run.started, run.writer = started, self
         try:
             try:
@@ -365,7 +377,7 @@ class Worker:
             return run.arguments(target)
         except Exception as error:
             # Its classes may live in the main module, which only tasks of its own bring in here.
-            if not self._targets.decode_with_main(error):
+            if not self.targets.decode_with_main(error):
                 raise
             return run.arguments(target)
 
@@ -374,11 +386,11 @@ class Worker:
         pen = run.pen
         if pen is not None and pen.ended:
             if pen.error is not None:
-                return outcome.failed(Ended.ERROR, pen.error, self._limit)
+                return outcome.failed(Ended.ERROR, pen.error, self.limit)
             value = pen.result
         if run.flags & messages.SEALED and value is not None:
-            return outcome.sealed(run.name, value, self._sealing(run, target), self._limit)
-        return outcome.completed(run.name, value, self._limit)
+            return outcome.sealed(run.name, value, self._sealing(run, target), self.limit)
+        return outcome.completed(run.name, value, self.limit)
 
     def _sealing(self, run: Run, target: Any) -> Callable[[Any], bytes]:
         most = self._max_result
@@ -388,10 +400,10 @@ class Worker:
         """What an exception that left the task means."""
         stop = self._stops.get(run.number)
         if isinstance(error, SoftTimeout) and stop is not None:
-            return outcome.failed(Ended.TIMEOUT, error, self._limit)
+            return outcome.failed(Ended.TIMEOUT, error, self.limit)
         if isinstance(error, GreenletExit):
             return outcome.stopped(_ENDED_BY[stop.why] if stop is not None else Ended.CANCELLED)
-        return outcome.failed(Ended.ERROR, error, self._limit)
+        return outcome.failed(Ended.ERROR, error, self.limit)
 
     # --- what the manager is told
 
@@ -399,17 +411,27 @@ class Worker:
         """Put the end of a run on its way: together with others if they follow quickly."""
         if self._stops:
             self._stops.pop(run.number, None)
-        kind, flags, payload = result
         now = time.monotonic()
         self._busy += 1
-        frame = messages.reply_frame(
-            kind, flags, run.number, started, now, payload.body, payload.buffers
-        )
-        self._channel.put_frame(frame, payload.buffers)
+        if result is outcome.RETURNED:
+            self._voids.append(_pack_void(run.number, started, now))
+        else:
+            kind, flags, payload = result
+            frame = messages.reply_frame(
+                kind, flags, run.number, started, now, payload.body, payload.buffers
+            )
+            self._channel.put_frame(frame, payload.buffers)
         if run.flags & messages.ONCE or now - self._flushed > _FLUSH_AFTER:
             self._channel.flush()
             self._flushed = now
         self._busy -= 1
+
+    def _put_voids(self) -> None:
+        """All that returned nothing since the last flush, in one message."""
+        if self._voids:
+            voids, self._voids = self._voids, []
+            body = b"".join(voids)
+            self._channel.put(head(messages.VOIDS, 0, 0, len(body)) + body)
 
     def _send(self, kind: int, number: int, body: bytes = b"") -> None:
         self._channel.put(head(kind, 0, number, len(body)) + body)
@@ -428,6 +450,28 @@ class Worker:
                 self._channel.drain()
             else:
                 self._channel.flush()
+        finally:
+            self._at_ease()
+
+    # --- for a run that says, and is told, more than tasks do
+
+    def attend(self, attendant: Callable[[Frame], None]) -> None:
+        """From now on ``attendant`` gets the messages that a task knows nothing of, as they come.
+
+        Their bodies are valid until it returns; it may be called in the middle of anything.
+        """
+        self._attendant = attendant
+
+    def say(self, kind: int, flags: int, number: int, payload: Payload, now: bool = False) -> None:
+        """Say something to the parent when the hub runs next, or ``now``, even if it never does."""
+        self._busy += 1
+        try:
+            body, buffers = payload.body, payload.buffers
+            self._channel.put_frame(head(kind, flags, number, len(body), buffers) + body, buffers)
+            if now:
+                self._channel.flush()
+            else:
+                self._channel.soon()
         finally:
             self._at_ease()
 
@@ -450,7 +494,7 @@ def _call(target: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if not flags & (messages.CLASS | messages.CHUNK):
         return target(*args, **kwargs)
     if flags & messages.CLASS:
-        return target.revive(run.id, kwargs).run(run.current().progress)
+        return target.perform(run, args, kwargs)
     *carried, items = args
     return [target(*carried, item) for item in items] if carried else list(map(target, items))
 

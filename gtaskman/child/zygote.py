@@ -88,39 +88,37 @@ class Zygote:
         if message is None:
             self._end()
         elif isinstance(message, control.Fork):
-            self._fork(message, fds[0], fds[1])
+            self._fork(message, fds)
         elif isinstance(message, control.Import):
             self._load(message.module)
 
-    def _fork(self, order: control.Fork, pipe: int, page: int) -> None:
+    def _fork(self, order: control.Fork, fds: list[int]) -> None:
         if self._unfit:
-            self._refuse(order, pipe, page, "the template is not fit to be forked any more")
+            self._refuse(order, fds, "the template is not fit to be forked any more")
             return
         boot.flush_output()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)
         try:
             pid = posix.fork()
         except OSError as error:
-            self._refuse(order, pipe, page, str(error))
+            self._refuse(order, fds, str(error))
             return
         finally:
             if os.getpid() == self._pid:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid == 0:
-            self._become_worker(order, pipe, page)
+            self._become_worker(order, fds)
         pidfd = os.pidfd_open(pid)
-        os.close(pipe)
-        os.close(page)
+        _close_all(fds)
         self._workers[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
         control.send(self._socket, control.Up(order.worker, pid), [pidfd])
 
-    def _refuse(self, order: control.Fork, pipe: int, page: int, why: str) -> None:
+    def _refuse(self, order: control.Fork, fds: list[int], why: str) -> None:
         control.send(self._socket, control.Refused(order.worker, why))
-        os.close(pipe)
-        os.close(page)
+        _close_all(fds)
 
-    def _become_worker(self, order: control.Fork, pipe: int, page: int) -> NoReturn:
+    def _become_worker(self, order: control.Fork, fds: list[int]) -> NoReturn:
         """In the fork: let go of all that is the template's, then work."""
         code = 1
         try:
@@ -128,7 +126,8 @@ class Zygote:
             self._socket.close()
             for pidfd in self._workers:
                 os.close(pidfd)
-            start_worker(order.worker, pipe, page, self._settings)
+            pipe, page, *more = fds
+            start_worker(order.worker, pipe, page, self._settings, more)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:
@@ -152,3 +151,8 @@ class Zygote:
         for pid in self._workers.values():
             posix.waitpid(pid, 0)
         os._exit(0)
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

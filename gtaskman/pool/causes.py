@@ -6,7 +6,7 @@ import os
 import signal
 
 from gtaskman.job import Job
-from gtaskman.pool.worker import Worker
+from gtaskman.pool.process import Process
 from gtaskman.report import Failure, FailureKind
 from gtaskman.wire.messages import Ended, Fault, Why
 
@@ -53,9 +53,9 @@ def unwilling(job: Job, grace: float) -> str:
     return f"task {job.definition.name} ({job.id}) did not stop within {grace} s of {asked}"
 
 
-def death(worker: Worker) -> Failure:
-    """Why a worker is dead, in words and numbers."""
-    status, maxrss = worker.exit or (None, 0)
+def death(process: Process) -> Failure:
+    """Why a child is dead, in words and numbers."""
+    status, maxrss = process.exit or (None, 0)
     exitcode = signal_name = None
     how = "it has died, nobody knows how"
     if status is not None:
@@ -66,8 +66,8 @@ def death(worker: Worker) -> Failure:
         else:
             exitcode = code
             how = f"it ended with exit code {code}"
-    if worker.kill_reason is not None:
-        how = f"it was killed because {worker.kill_reason}"
+    if process.kill_reason is not None:
+        how = f"it was killed because {process.kill_reason}"
     elif signal_name == "SIGKILL":
         how += " (not by gtaskman: out of memory?)"
     if maxrss:

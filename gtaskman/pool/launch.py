@@ -12,7 +12,7 @@ import posix
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gevent.monkey import is_module_patched
 
@@ -112,3 +112,9 @@ def reap(pid: int) -> tuple[int, int] | None:
     except ChildProcessError:
         return None
     return status, usage.ru_maxrss * 1024
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close our copies of descriptors that are on their way to a child."""
+    for fd in fds:
+        os.close(fd)

@@ -19,7 +19,6 @@ import logging
 import os
 import pickle
 import signal
-import sys
 import time
 import weakref
 from collections.abc import Iterable
@@ -34,17 +33,15 @@ from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.assign import Plan, assign
 from gtaskman.pool.deadlines import Deadlines
 from gtaskman.pool.listener import Completion, PoolListener
-from gtaskman.pool.starters import STARTERS, Starter, check_system
+from gtaskman.pool.starters import Starter, make_starter
 from gtaskman.pool.verdict import Verdict
 from gtaskman.pool.worker import End, State, Worker
-from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, main_of_application, refer
+from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, know_main, refer
 from gtaskman.report import Failure
 from gtaskman.task import Definition
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
 from gtaskman.wire.messages import DONE, SEALED, SPAN_SIZE, Ended, Fault, Stack, Why
-from gtaskman.wire.payload import EMPTY
-from gtaskman.wire.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +66,6 @@ class Pool:
     """The workers of one manager."""
 
     def __init__(self, config: Configuration, loop: Any, listener: PoolListener) -> None:
-        check_system(config.start_method)
         self._config = config
         self._loop = loop
         self._listener = listener
@@ -80,7 +76,7 @@ class Pool:
         self._references: weakref.WeakKeyDictionary[Definition, Reference] = (
             weakref.WeakKeyDictionary()
         )
-        self._starter: Starter = STARTERS[config.start_method](loop, config, self._settings, self)
+        self._starter: Starter = make_starter(loop, config, self)
         self._deadlines = Deadlines(loop, self._on_deadline, self._matters)
         self._look_alarm = Alarm(loop)
         self._just_begun: list[Job] = []  # async ones that the next look finds running, or not
@@ -99,10 +95,7 @@ class Pool:
 
     def start(self) -> None:
         """Start the workers that are always there."""
-        main = sys.modules.get(MAIN)
-        if main is not None:
-            # The name under which workers send back instances of the main module's classes.
-            sys.modules.setdefault(MAIN_IN_WORKER, main)
+        know_main()
         self._fork(self._config.min_processes)
 
     def prepare(self, definition: Definition) -> None:
@@ -309,20 +302,6 @@ class Pool:
                 self._not_started(worker, str(error))
                 return
 
-    def _settings(self, preload: tuple[str, ...]) -> Settings:
-        return Settings(
-            path=tuple(sys.path),
-            argv=tuple(sys.argv),
-            directory=os.getcwd(),
-            main=main_of_application(),
-            preload=preload,
-            max_frame=self._config.max_frame,
-            max_result=self._config.max_result,
-            nice=self._config.nice,
-            reuse_greenlets=self._config.reuse_greenlets,
-            title=os.path.basename(sys.argv[0] if sys.argv else "") or "python",
-        )
-
     def on_up(self, number: int, pid: int, pidfd: int) -> None:
         """A worker's process lives; READY follows."""
         worker = self._workers.get(number)
@@ -453,11 +432,12 @@ class Pool:
         """Decode how runs ended, and tell it. A hot loop: once for every task."""
         completed: list[Completion] = []
         for job, frame, started, finished in ended:
+            if frame is None:
+                completed.append((job, None, 0, started, finished))
+                continue
             kind, flags, _, body, buffers = frame
             if kind != DONE:
                 self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)
-            elif flags & EMPTY:
-                completed.append((job, None, 0, started, finished))
             else:
                 data = body[SPAN_SIZE:]
                 if flags & SEALED:
@@ -658,8 +638,6 @@ class Pool:
 
     def _on_ended(self, worker: Worker) -> None:
         """A worker's process has ended; its status may still be on the way."""
-        worker.ended = True
-        worker._ended.stop()
         worker.open = False
         worker.channel.read_all()
         if worker.alive:

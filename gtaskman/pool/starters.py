@@ -5,9 +5,11 @@ None of them uses SIGCHLD in the application's process: ends are seen by pidfd.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from greenlet import greenlet
@@ -16,8 +18,9 @@ from gtaskman.config import Configuration
 from gtaskman.errors import StartMethodError
 from gtaskman.latch import Latch
 from gtaskman.pool.alarm import Alarm
-from gtaskman.pool.launch import exec_python, program, reap
+from gtaskman.pool.launch import close_all, exec_python, program, reap
 from gtaskman.pool.template import Template
+from gtaskman.reference import main_of_application
 from gtaskman.wire import control
 from gtaskman.wire.settings import Settings
 
@@ -48,8 +51,11 @@ class StartListener(Protocol):
 class Starter(Protocol):
     """A start method. ``start`` takes over the descriptors that it is given."""
 
-    def start(self, number: int, pipe: int, page: int) -> bytes:
-        """Begin to start a worker; gives what must be the first bytes on its pipe."""
+    def start(self, number: int, pipe: int, page: int, more: Sequence[int] = ()) -> bytes:
+        """Begin to start a worker; gives what must be the first bytes on its pipe.
+
+        ``more`` are descriptors that it is to have beside its pipe and its page.
+        """
 
     def learn(self, module: str) -> None:
         """A task of this module was submitted: later workers had better have it."""
@@ -83,15 +89,15 @@ class ZygoteStarter:
 
     # --- what the pool asks
 
-    def start(self, number: int, pipe: int, page: int) -> bytes:
+    def start(self, number: int, pipe: int, page: int, more: Sequence[int] = ()) -> bytes:
+        fds = (pipe, page, *more)
         try:
             template = self._template()
         except BaseException:
-            os.close(pipe)
-            os.close(page)
+            close_all(fds)
             raise
         self._templates[template][number] = None
-        template.send(control.Fork(number), (pipe, page))
+        template.send(control.Fork(number), fds)
         return b""
 
     def learn(self, module: str) -> None:
@@ -260,13 +266,12 @@ class SpawnStarter(_OwnChildren):
         self._config = config
         self._settings = settings
 
-    def start(self, number: int, pipe: int, page: int) -> bytes:
-        code = program("gtaskman.child.spawned", 2, number)
+    def start(self, number: int, pipe: int, page: int, more: Sequence[int] = ()) -> bytes:
+        fds = (pipe, page, *more)
         try:
-            pid = exec_python(code, [pipe, page])
+            pid = exec_python(program("gtaskman.child.spawned", len(fds), number, len(more)), fds)
         finally:
-            os.close(pipe)
-            os.close(page)
+            close_all(fds)
         self._adopt(number, pid)
         return control.pack_settings(self._settings(self._config.preload))
 
@@ -285,18 +290,17 @@ class ForkStarter(_OwnChildren):
         self._config = config
         self._settings = settings
 
-    def start(self, number: int, pipe: int, page: int) -> bytes:
+    def start(self, number: int, pipe: int, page: int, more: Sequence[int] = ()) -> bytes:
         from gtaskman.child.forked import fork_worker
 
         try:
             # In a greenlet of its own: in the fork it is the worker's main greenlet, which must be
             # able to wait, and the caller may be the hub, which cannot.
-            pid = greenlet(fork_worker).switch(number, pipe, page, self._settings(()))
+            pid = greenlet(fork_worker).switch(number, pipe, page, more, self._settings(()))
         except OSError as error:
             raise StartMethodError(f"a worker could not be forked: {error}") from error
         finally:
-            os.close(pipe)
-            os.close(page)
+            close_all((pipe, page, *more))
         self._adopt(number, pid)
         return b""
 
@@ -306,6 +310,30 @@ STARTERS: dict[str, Callable[..., Starter]] = {
     "spawn": SpawnStarter,
     "fork": ForkStarter,
 }
+
+
+def make_starter(loop: Any, config: Configuration, listener: StartListener) -> Starter:
+    """The start method that ``config`` names. Raises :class:`StartMethodError`."""
+    check_system(config.start_method)
+    return STARTERS[config.start_method](
+        loop, config, functools.partial(_settings, config), listener
+    )
+
+
+def _settings(config: Configuration, preload: tuple[str, ...]) -> Settings:
+    """What a child is told of the application as it is now."""
+    return Settings(
+        path=tuple(sys.path),
+        argv=tuple(sys.argv),
+        directory=os.getcwd(),
+        main=main_of_application(),
+        preload=preload,
+        max_frame=config.max_frame,
+        max_result=config.max_result,
+        nice=config.nice,
+        reuse_greenlets=config.reuse_greenlets,
+        title=os.path.basename(sys.argv[0] if sys.argv else "") or "python",
+    )
 
 
 def check_system(method: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gtaskman.latch import Latch
-from gtaskman.pool.launch import exec_python, program, reap
+from gtaskman.pool.launch import close_all, exec_python, program, reap
 from gtaskman.wire import control
 from gtaskman.wire.settings import Settings
 
@@ -72,7 +72,7 @@ class Template:
             except OSError:
                 pass  # it is gone; the reading side tells
             self._outbox.popleft()
-            _close_all(fds)
+            close_all(fds)
         self._writable.stop()
 
     def _read(self) -> None:
@@ -120,7 +120,7 @@ class Template:
             watcher.close()
         self._socket.close()
         for _, fds in self._outbox:
-            _close_all(fds)
+            close_all(fds)
         self._outbox.clear()
 
     def forget(self) -> None:
@@ -131,8 +131,3 @@ class Template:
             self._ended.stop()
             os.close(self.pidfd)
             self.pidfd = -1
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

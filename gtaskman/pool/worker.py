@@ -1,4 +1,4 @@
-"""One worker, as its manager sees it: its state, its pipe, and the runs that are in it.
+"""One worker, as its manager sees it: its state, and the runs that are in its process.
 
 ::
 
@@ -9,24 +9,18 @@
 
 from __future__ import annotations
 
-import _socket
 import enum
-import functools
-import os
-import signal
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gtaskman.errors import FrameError
 from gtaskman.job import Job
+from gtaskman.pool.process import Process
 from gtaskman.pool.verdict import Verdict, judge
 from gtaskman.reference import Reference
 from gtaskman.wire import messages
-from gtaskman.wire.channel import READ, Channel
 from gtaskman.wire.frames import Frame, head
-from gtaskman.wire.messages import DONE, FAIL, SPAN, Why, order_frame
-from gtaskman.wire.slate import Slate
+from gtaskman.wire.messages import DONE, FAIL, SPAN, VOID, VOIDS, Why, order_frame
 
 _WEIGHT = 0.2  # of the newest task in the mean of their durations
 _OUTLIER = 2.0  # durations beyond so many means are taken for so many
@@ -44,11 +38,12 @@ class State(enum.Enum):
     DEAD = enum.auto()  # its jobs are judged, its capacity is free
 
 
-# A run that has ended: its job, the frame that says how, its start and end (monotonic).
-End = tuple[Job, Frame, float, float]
+# A run that has ended: its job, the frame that says how (None: it returned nothing), its start and
+# end (monotonic).
+End = tuple[Job, Frame | None, float, float]
 
 
-class Worker:
+class Worker(Process):
     """The parent's end of one child. It carries out; the pool decides."""
 
     def __init__(
@@ -59,7 +54,7 @@ class Worker:
         on_frames: Callable[[Worker, list[Frame]], None],
         on_gone: Callable[[Worker, FrameError | None], None],
     ) -> None:
-        self.number = number
+        super().__init__(number, loop, limit, on_frames, on_gone)
         self.state = State.STARTING
         self.open = False  # the state as assign() asks for it
         self.reserved = False
@@ -69,9 +64,6 @@ class Worker:
         self.stuck = False  # it gave back what stood behind a long task, which has not ended yet
         self.budget = _NO_LIMIT
         self.jobs: dict[int, Job] = {}
-        self.pid: int | None = None
-        self.pidfd = -1
-        self.started_at = time.monotonic()
         self.idle_since = self.started_at
         self.mean = 0.0  # seconds that its sync tasks take; 0 while unknown
         self.done = 0
@@ -81,28 +73,8 @@ class Worker:
         self.successor: Worker | None = None  # the one that is to take over when it is ready
         self.predecessor: Worker | None = None
         self.culprits: set[int] = set()  # the runs for whose sake it is being killed
-        self.kill_reason: str | None = None
-        self.exit: tuple[int | None, int] | None = None  # status and most bytes, once known
-        self.ended = False  # its process has, whether or not anybody knows how
         self.nonsense: Exception | None = None  # what it said last could not be understood
-        self._loop = loop
         self._defined: set[int] = set()
-        self._slate, page = Slate.create()
-        ours, theirs = _socket.socketpair()
-        self._socket = ours
-        self._theirs: tuple[int, int] | None = (theirs.detach(), page)
-        self._ended: Any = None
-        self._due: list[int] = []  # signals for a process that is not known yet
-        self.channel = Channel(
-            ours.fileno(),
-            loop,
-            limit,
-            messages.TO_MANAGER,
-            functools.partial(on_frames, self),
-            functools.partial(on_gone, self),
-            ref=False,
-        )
-        self.channel.start()
 
     # --- predicates
 
@@ -140,47 +112,16 @@ class Worker:
 
     # --- the process
 
-    def take_descriptors(self) -> tuple[int, int]:
-        """The child's end of the pipe and its page, once: whoever starts it closes them."""
-        assert self._theirs is not None
-        theirs, self._theirs = self._theirs, None
-        return theirs
-
-    def is_up(self, pid: int, pidfd: int, on_ended: Callable[[Worker], None]) -> None:
-        """The process lives."""
-        self.pid, self.pidfd = pid, pidfd
-        self._ended = self._loop.io(pidfd, READ, ref=False)
-        self._ended.start(on_ended, self)
-        for number in self._due:
-            self._signal(number)
-        self._due.clear()
-
     def become(self, state: State) -> None:
         """Move to ``state``."""
         self.state = state
         self.open = state is State.OPEN
 
-    def ring(self) -> None:
-        """Make the child read its pipe even if a task keeps its hub from running."""
-        self._signal(signal.SIGURG)
-
     def kill(self, reason: str, culprits: set[int] | None = None) -> None:
         """End the process at once; ``culprits`` are the runs it is done for."""
-        if self.kill_reason is None:
-            self.kill_reason = reason
         self.culprits |= culprits or set()
         self.open = False
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        if self.pidfd < 0:
-            # It may speak, and work, before the starter has told who it is.
-            self._due.append(number)
-            return
-        try:
-            signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            pass  # it has ended, which is seen elsewhere
+        self.end(reason)
 
     def unlink(self) -> None:
         """Leave the chain of those that replace one another: its neighbours keep their others."""
@@ -189,40 +130,7 @@ class Worker:
         if self.successor is not None:
             self.successor.predecessor = None
 
-    def rss(self) -> int:
-        """Its resident bytes now; 0 if it is gone."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError):
-            return 0
-
-    def close(self) -> None:
-        """Let go of everything that belongs to it."""
-        if not self.channel.closed:
-            self.channel.stop()
-        if self._ended is not None:
-            self._ended.stop()
-            self._ended.close()
-            self._ended = None
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
-        if self._theirs is not None:
-            for fd in self._theirs:
-                os.close(fd)
-            self._theirs = None
-        if self._socket.fileno() >= 0:
-            self._socket.close()
-            self._slate.close()
-
     # --- what it is told
-
-    def greet(self, first: bytes) -> None:
-        """Put the first bytes on the pipe of a child that expects some."""
-        if first:
-            self.channel.put(first)
-            self.channel.flush()
 
     def run(
         self,
@@ -263,7 +171,7 @@ class Worker:
     def _define(self, job: Job, reference: Reference) -> None:
         definition = job.definition
         self._defined.add(definition.number)
-        self._put(messages.DEFINE, definition.number, messages.pack((definition.name, reference)))
+        self.put(messages.DEFINE, definition.number, messages.pack((definition.name, reference)))
 
     def cancel(self, number: int, why: Why) -> None:
         """Ask for the end of one run, now."""
@@ -274,24 +182,21 @@ class Worker:
     def recall(self) -> None:
         """Ask for what has not started, now."""
         self.recalled = True
-        self._put(messages.RECALL, 0)
+        self.put(messages.RECALL, 0)
         self.channel.flush()
         self.ring()
 
     def ping(self, number: int) -> None:
         """Ask what it is doing, now."""
-        self._put(messages.PING, number)
+        self.put(messages.PING, number)
         self.channel.flush()
         self.ring()
 
     def stop(self) -> None:
         """Tell it to end: it has nothing left to do."""
         self.become(State.STOPPING)
-        self._put(messages.STOP, 0)
+        self.put(messages.STOP, 0)
         self.channel.flush()
-
-    def _put(self, kind: int, number: int, body: bytes = b"") -> None:
-        self.channel.put(head(kind, 0, number, len(body)) + body)
 
     # --- what it has done
 
@@ -305,28 +210,34 @@ class Worker:
         """
         ended: list[End] = []
         jobs, span, mean = self.jobs, SPAN.unpack_from, self.mean
+        runs: Iterable[tuple[int, float, float]]
         try:
             for frame in frames:
                 kind, _, number, body, _ = frame
-                if kind != DONE and kind != FAIL:
+                if kind == VOIDS:
+                    how, runs = None, VOID.iter_unpack(body)
+                elif kind in (DONE, FAIL):
+                    if number not in jobs:
+                        continue
+                    how, runs = frame, ((number, *span(body)),)
+                else:
                     on_word(self, frame)
                     continue
-                job = jobs.get(number)
-                if job is None:
-                    continue
-                started, finished = span(body)
-                del jobs[number]
-                if job.definition.is_async:
-                    self.asyncs -= 1
-                else:
-                    self.sync -= 1
-                    took = finished - started
-                    if mean:
-                        # One long task among short ones does not make the short ones long.
-                        mean += (min(took, _OUTLIER * mean + _AHEAD) - mean) * _WEIGHT
+                for number, started, finished in runs:
+                    job = jobs.pop(number, None)
+                    if job is None:
+                        continue
+                    if job.definition.is_async:
+                        self.asyncs -= 1
                     else:
-                        mean = took
-                ended.append((job, frame, started, finished))
+                        self.sync -= 1
+                        took = finished - started
+                        if mean:
+                            # One long task among short ones does not make the short ones long.
+                            mean += (min(took, _OUTLIER * mean + _AHEAD) - mean) * _WEIGHT
+                        else:
+                            mean = took
+                    ended.append((job, how, started, finished))
         except Exception as error:
             self.nonsense = error
         self.done += len(ended)

@@ -23,7 +23,7 @@ from gtaskman.redis.keys import client_channel, queues_key
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.record import KINDS, Record, parts
 from gtaskman.redis.server import Server
-from gtaskman.remote import Reading, RemoteHandle
+from gtaskman.distant import Reading, RemoteHandle
 
 log = logging.getLogger(__name__)
 

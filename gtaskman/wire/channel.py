@@ -30,7 +30,10 @@ class Channel:
 
     ``on_frames(frames)`` gets what was read, in order; their bodies are valid until it returns.
     ``on_close(error)`` is called once when the other end is gone (None) or talks nonsense.
+    ``on_flush``, if it is set, is called before anything is written, to :meth:`put` what it has.
     """
+
+    on_flush: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -147,6 +150,8 @@ class Channel:
 
     def flush(self) -> None:
         """Write what the kernel takes now; the rest goes when it takes more."""
+        if self.on_flush is not None:
+            self.on_flush()
         if self._blocked or self.closed or not self._parts:
             return
         if not self._write_some():
@@ -160,6 +165,8 @@ class Channel:
 
     def drain(self) -> None:
         """Write everything, blocking: for a task that keeps the hub from running."""
+        if self.on_flush is not None:
+            self.on_flush()
         poll = None
         while self._parts and not self.closed:
             if self._write_some() or not self._parts:

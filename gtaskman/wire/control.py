@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from gtaskman.wire.settings import Settings
 
 _LARGEST = 200 * 1024  # bytes of one packet: what a socket's buffer holds by default
-_MOST_FDS = 4
+_MOST_FDS = 253  # the kernel's limit: SCM_MAX_FD
 _LENGTH = struct.Struct("<I")
 
 
@@ -37,7 +37,7 @@ class Import(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """Fork a worker; its pipe and its slate come along."""
+    """Fork a worker; its pipe and its slate come along, and what else it is to have."""
 
     worker: int
 

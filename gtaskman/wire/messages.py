@@ -10,9 +10,16 @@
                        STOP    end
     worker -> manager: READY   send me work
                        DONE FAIL  how a run ended
+                       VOIDS      runs that returned nothing, as many as had ended by then
                        PROGRESS   how far it is
                        RETURNED   runs that were recalled and had not started
                        PONG       an answer to PING, with a stack
+    between a manager of services and a worker that is one, beside these:
+    manager -> worker: END     end the service, in its own way
+    worker -> manager: UP      the service is ready
+                       TELL    a message for whoever listens
+    both:              CALL    call this method (number: the call's, of whoever calls)
+                       ANSWER  what it returned or raised
 
 Parent and child are the same version of gtaskman by construction: the child is a fork, or was
 started by the parent from the same files.
@@ -33,9 +40,13 @@ __all__ = ["ASYNC", "CHUNK", "CLASS", "ONCE"]
 
 # Kinds are plain ints on the hot path; the enum only names them in errors and reprs.
 DEFINE, RUN, CANCEL, RECALL, PING, STOP = range(1, 7)
-READY, DONE, FAIL, PROGRESS, RETURNED, PONG = range(17, 23)
+READY, DONE, FAIL, PROGRESS, RETURNED, PONG, VOIDS = range(17, 24)
 TO_WORKER = range(DEFINE, STOP + 1)
-TO_MANAGER = range(READY, PONG + 1)
+TO_MANAGER = range(READY, VOIDS + 1)
+END, CALL, ANSWER, UP, TELL = range(33, 38)
+TO_SERVICE = frozenset({*TO_WORKER, END, CALL, ANSWER})
+FROM_SERVICE = frozenset({*TO_MANAGER, UP, TELL, CALL, ANSWER})
+RAISED = 2  # flag of ANSWER, beside payload.EMPTY: the body is a Fault
 
 # Flags of RUN, beside payload.EMPTY (1) and those of the definition: ASYNC (2), run it as a
 # greenlet beside others; ONCE (4), flush its result at once, so that a crash of the next task
@@ -69,6 +80,8 @@ ORDER_SIZE = ORDER.size
 # DONE and FAIL: start and end on the system's monotonic clock, which all its processes share
 SPAN = struct.Struct("<dd")
 SPAN_SIZE = SPAN.size
+# VOIDS, for each run: its number, its start and end
+VOID = struct.Struct("<Qdd")
 # The same with the frame's header before it, for frames without buffers: one call on the hot path
 _pack_order = struct.Struct("<IBBHQIHHd").pack
 _pack_span = struct.Struct("<IBBHQdd").pack

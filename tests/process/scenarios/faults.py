@@ -252,11 +252,14 @@ def nonsense():
         "returned without a pickle": frames.head(messages.RETURNED, 0, 0, len(bad)) + bad,
         "pong of nobody": frames.head(messages.PONG, 0, 12345, 0),
         "done of nobody": frames.head(messages.DONE, 0, 2**40, 0),
+        "void of nobody": frames.head(messages.VOIDS, 0, 0, 24)
+        + messages.VOID.pack(2**40, 1.0, 2.0),
+        "void without its times": frames.head(messages.VOIDS, 0, 0, 8) + bytes(8),
         "numberless": frames.head(messages.RETURNED, 0, 0, 0),
     }
 
 
-_HARMLESS = {"pong of nobody", "done of nobody"}
+_HARMLESS = {"pong of nobody", "done of nobody", "void of nobody"}
 
 
 def nonsense_in_the_pipe(what):

@@ -1,0 +1,151 @@
+"""``Home``: the hub that something lives on, and how everybody else reaches it there.
+
+That of the thread that starts it, or one on a native thread of its own. Other threads hand their
+calls over; a fork of the process finds out that nothing of this is its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import get_hub
+
+from gtaskman.errors import GTaskmanError
+from gtaskman.latch import Latch, foreign
+
+T = TypeVar("T")
+
+HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
+
+
+class Home:
+    """Where something lives; ``what`` is that, in an error's words."""
+
+    def __init__(self, what: str) -> None:
+        self.pid = os.getpid()
+        self.hub: Any = None  # None before anybody lives here, and in a fork
+        self.loop: Any = None
+        self.forked = False
+        self.kept_alive = False  # the loop does not end
+        self._what = what
+        self._keeper: Any = None  # keeps the loop alive while it is to be, and only then
+        self.left = Latch()  # opens when nobody lives here any more
+        self._thread_gone: Latch | None = None  # where there is a thread of our own
+
+    # --- moving in and out
+
+    def settle(self) -> None:
+        """Live on this thread's hub."""
+        self.hub = get_hub()
+        self.loop = self.hub.loop
+        self._keeper = self.loop.async_()
+
+    def settle_apart(self, begin: Callable[[], None]) -> None:
+        """Live on the hub of a new native thread; ``begin`` is called there.
+
+        Raises what that raises.
+        """
+        started, errors = Latch(), []
+        gone = self._thread_gone = Latch()
+
+        def run() -> None:
+            try:
+                self.settle()
+                begin()
+            except BaseException as error:
+                errors.append(error)
+                self.left.open()
+            started.open()
+            self.left.wait()
+            get_hub().destroy(destroy_loop=True)
+            gone.open()
+
+        # The original: a patched one would be a greenlet on the caller's hub.
+        monkey.get_original("_thread", "start_new_thread")(run, ())
+        started.wait()
+        if errors:
+            self.left, self._thread_gone = Latch(), None
+            raise errors[0]
+
+    def leave(self) -> None:
+        """Live here no more; on our hub."""
+        self._keeper.close()
+        self.left.open()
+
+    def await_left(self) -> None:
+        """Wait until everything has gone from here, a thread of our own included."""
+        self.left.wait()
+        if self._thread_gone is not None and not self.is_here():
+            # The thread itself: an interpreter that ends while it takes its hub down may crash.
+            self._thread_gone.wait()
+
+    def forget(self) -> None:
+        """In a fork of the process: nothing of this is ours."""
+        self.forked = True
+        self.hub = None
+        if self._keeper is not None:
+            self._keeper.stop()
+
+    # --- being there
+
+    def check(self) -> Any:
+        """The hub. Raises :class:`ForkedManagerError` in a fork of the process."""
+        if self.forked:
+            raise foreign(self.pid, self._what)
+        return self.hub
+
+    def is_here(self) -> bool:
+        """Whether this thread's hub is the one."""
+        return get_hub_if_exists() is self.hub
+
+    def keep_alive(self) -> None:
+        """Let nobody's ``hub.join()`` end while there is something to do."""
+        if not self.kept_alive:
+            self.kept_alive = True
+            self._keeper.start(_nothing)
+
+    def let_go(self) -> None:
+        """There is nothing to do."""
+        self.kept_alive = False
+        self._keeper.stop()
+
+    # --- reaching it
+
+    def post(self, function: Callable[..., Any], *args: Any) -> None:
+        """Call ``function`` on our hub: now if this is it, else as soon as it comes to that."""
+        if self.is_here():
+            function(*args)
+        else:
+            self.loop.run_callback_threadsafe(function, *args)
+
+    def ask(self, function: Callable[[], T]) -> T:
+        """What ``function`` gives on our hub, whichever thread asks; here before there is one."""
+        self.check()
+        if self.hub is None or self.is_here() or self.left.done():
+            return function()
+        done, results, errors = Latch(), [], []
+
+        def call() -> None:
+            try:
+                results.append(function())
+            except BaseException as error:
+                errors.append(error)
+            done.open()
+
+        self.loop.run_callback_threadsafe(call)
+        if not done.wait(HANDOVER):
+            raise GTaskmanError(
+                f"the hub of the manager has not run for {HANDOVER:.0f} s: the thread that made it"
+                " must wait cooperatively, or use Configuration(background=True)"
+            )
+        if errors:
+            raise errors[0]
+        return results[0]
+
+
+def _nothing() -> None:
+    pass
