@@ -6,7 +6,9 @@ calls over; a fork of the process finds out that nothing of this is its own.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,9 +19,12 @@ from gevent.hub import get_hub
 from gtaskman.errors import GTaskmanError
 from gtaskman.latch import Latch, foreign
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
+_STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
 
 
 class Home:
@@ -33,6 +38,7 @@ class Home:
         self.kept_alive = False  # the loop does not end
         self._what = what
         self._keeper: Any = None  # keeps the loop alive while it is to be, and only then
+        self._asked = self._answered = 0.0  # by other threads, whether our hub runs
         self.left = Latch()  # opens when nobody lives here any more
         self._thread_gone: Latch | None = None  # where there is a thread of our own
 
@@ -145,6 +151,39 @@ class Home:
         if errors:
             raise errors[0]
         return results[0]
+
+    def is_stalled(self) -> bool:
+        """Whether our hub has not answered since the last call of this, from another thread."""
+        if self.loop is None or self.left.done():
+            return False
+        now = time.monotonic()
+        if self._asked > self._answered:
+            return now - self._asked > _STALLED
+        self._asked = now
+        self.loop.run_callback_threadsafe(self._answer)
+        return False
+
+    def _answer(self) -> None:
+        self._answered = time.monotonic()
+
+
+class HomeLatch(Latch):
+    """A latch that is opened on the hub of a :class:`Home`; in its fork a wait raises."""
+
+    def __init__(self, place: Home) -> None:
+        self._place = place
+
+    def _home(self) -> Any:
+        return self._place.check()
+
+    def _stalled(self) -> None:
+        if self._place.is_stalled():
+            log.warning(
+                "this thread waits for a manager whose hub does not run (%s). The thread that made"
+                " the manager must run its hub (wait cooperatively), or give the manager a thread"
+                " of its own: Configuration(background=True)",
+                self,
+            )
 
 
 def _nothing() -> None:

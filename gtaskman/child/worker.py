@@ -227,7 +227,11 @@ class Worker:
         self._channel.flush()
 
     def _stacks(self) -> str:
-        """Where the running tasks wait."""
+        """Where the running tasks wait; with somebody in attendance, what every greenlet does."""
+        if self._attendant is not None:
+            from gevent.util import format_run_info  # slow to import, and seldom needed
+
+            return "\n".join(format_run_info())
         frames = [greenlet.gr_frame for greenlet in self._greenlets.values()]
         if self._running and self._main is not getcurrent():
             frames.append(self._main.gr_frame)

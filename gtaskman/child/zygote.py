@@ -91,6 +91,9 @@ class Zygote:
             self._fork(message, fds)
         elif isinstance(message, control.Import):
             self._load(message.module)
+        elif isinstance(message, control.Retire):
+            self._unfit = True
+            self._leave_if_useless()
 
     def _fork(self, order: control.Fork, fds: list[int]) -> None:
         if self._unfit:

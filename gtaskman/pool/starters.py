@@ -60,6 +60,9 @@ class Starter(Protocol):
     def learn(self, module: str) -> None:
         """A task of this module was submitted: later workers had better have it."""
 
+    def renew(self) -> None:
+        """Later workers are to have the code as it is on disk by then."""
+
     def stop(self) -> list[Latch]:
         """End; gives what opens when all is gone."""
 
@@ -106,6 +109,13 @@ class ZygoteStarter:
         self._modules[module] = None
         if self._current is not None:
             self._current.send(control.Import(module))
+
+    def renew(self) -> None:
+        template = self._current
+        self._left_out.clear()  # new code may be fit
+        if template is not None:
+            self._retire(template)
+            template.send(control.Retire())
 
     def stop(self) -> list[Latch]:
         self._alarm.cancel()
@@ -225,6 +235,9 @@ class _OwnChildren:
 
     def learn(self, _module: str) -> None:
         """Each worker imports what it needs."""
+
+    def renew(self) -> None:
+        """Each worker imports it again, or has what the application has."""
 
     def stop(self) -> list[Latch]:
         return [ended for _, _, ended in self._children.values()]

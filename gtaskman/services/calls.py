@@ -24,7 +24,7 @@ from gtaskman.errors import (
     ServiceDown,
     WaitTimeout,
 )
-from gtaskman.latch import Latch
+from gtaskman.home import Home, HomeLatch
 from gtaskman.wire.frames import Frame
 from gtaskman.wire.messages import ANSWER, CALL, RAISED, Ended, Fault
 from gtaskman.wire.payload import (
@@ -43,7 +43,7 @@ class Mouth(Protocol):
         """Say it."""
 
 
-class Call(Latch):
+class Call(HomeLatch):
     """The future of one call: it can be waited for from anywhere, like a task's handle."""
 
     _flags = 0
@@ -52,10 +52,10 @@ class Call(Latch):
     _decoded = False
     _down: str | None = None
 
-    def __init__(self, service: str, method: str, home: Callable[[], Any]) -> None:
+    def __init__(self, service: str, method: str, place: Home) -> None:
+        super().__init__(place)
         self.service = service
         self.method = method
-        self._hub = home
 
     def get(self, timeout: float | None = None) -> Any:
         """What the method returned; waits for it at most ``timeout`` seconds (for ever if None).
@@ -110,8 +110,8 @@ class Call(Latch):
         error.__cause__ = text
         return error
 
-    def _home(self) -> Any:
-        return self._hub()
+    def __repr__(self) -> str:
+        return f"<Call {self.method}() of service {self.service!r}>"
 
 
 def _own_error(fault: Fault) -> BaseException | None:

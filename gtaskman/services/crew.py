@@ -21,7 +21,7 @@ from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.launch import close_all
 from gtaskman.pool.starters import Starter, make_starter
 from gtaskman.reference import MAIN, MAIN_IN_WORKER
-from gtaskman.services.instance import Instance, InstanceListener
+from gtaskman.services.instance import Instance, InstanceListener, Pong
 from gtaskman.services.options import ServiceOptions
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,19 @@ class Crew:
     def learn(self, module: str) -> None:
         """A service of this module was added: its processes had better have it from the start."""
         self._starter.learn(module)
+
+    def renew(self) -> None:
+        """Processes that start from now on are to have the code as it is on disk."""
+        self._broken.clear()
+        self._starter.renew()
+
+    def ping(self) -> dict[int, Pong]:
+        """Ask each process what it is doing; the answers come, by pid."""
+        asked = {}
+        for instance in self._instances.values():
+            if instance.pid is not None:
+                asked[instance.pid] = instance.ping()
+        return asked
 
     def broken(self, module: str) -> str | None:
         """Why no process can import this module, or None."""

@@ -10,24 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.socket
-from gevent._hub_local import get_hub_if_exists
-from gevent.hub import get_hub
 
 from gtaskman.child import boot
 from gtaskman.child.run import Run
 from gtaskman.context import running
 from gtaskman.errors import FrameError, ServiceMethodError
+from gtaskman.home import Home
 from gtaskman.report import DEFERRED
 from gtaskman.services.calls import Call, Line, encode
 from gtaskman.services.task import ServiceTask, remotes
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
+from gtaskman.wire.messages import Up
 from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
 
 if TYPE_CHECKING:
     from gtaskman.child.worker import Worker
-
-ENTERED, READY = 0, 1  # flags of UP: its run is entered, and it is ready as well
 
 
 class Inside:
@@ -50,7 +48,8 @@ class Inside:
         self._service = service
         self._run = run
         self._worker = worker
-        self._hub: Any = get_hub()
+        self._home = Home(f"this process of service {service.id!r}")
+        self._home.settle()
         self._line = Line(self, self._find, worker.limit)
         self._callable = remotes(type(service))
         self._in_parent = remotes(type(service), parent=True)
@@ -64,7 +63,7 @@ class Inside:
         _write_lines()
         self._worker.attend(self._hear)
         if service.notify:
-            self._say_up(ENTERED)
+            self._say_up(Up.ENTERED)
         else:
             self.ready()
         try:
@@ -85,12 +84,12 @@ class Inside:
         """Its task says that it is ready, for the first time or again."""
         if not self._is_ready:
             self._is_ready = True
-            self._say_up(READY)
+            self._say_up(Up.READY)
 
     def emit(self, name: str, payload: Any) -> None:
         """Its task has a message."""
         body = encode_arguments((name, payload), {}, self._worker.limit)
-        self._in_hub(self._worker.say, messages.TELL, body.flags, 0, body, True)
+        self._home.post(self._worker.say, messages.TELL, body.flags, 0, body, True)
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method of the parent, and wait for what it returns."""
@@ -102,23 +101,16 @@ class Inside:
                 service.id,
             )
         payload = encode(service.id, method, args, kwargs, self._worker.limit)
-        call = Call(service.id, method, lambda: self._hub)
-        self._in_hub(self._line.make, call, payload)
+        call = Call(service.id, method, self._home)
+        self._home.post(self._line.make, call, payload)
         return call.get()
 
     def say(self, kind: int, flags: int, number: int, payload: Payload) -> None:
         """Say something with the next turn of the loop: for :class:`Line`."""
         self._worker.say(kind, flags, number, payload)
 
-    def _say_up(self, flag: int) -> None:
-        self._in_hub(self._worker.say, messages.UP, flag, 0, NOTHING, True)
-
-    def _in_hub(self, function: Callable[..., None], *args: Any) -> None:
-        """Services have threads too, and the pipe belongs to the hub's."""
-        if get_hub_if_exists() is self._hub:
-            function(*args)
-        else:
-            self._hub.loop.run_callback_threadsafe(function, *args)
+    def _say_up(self, how_far: Up) -> None:
+        self._home.post(self._worker.say, messages.UP, how_far, 0, NOTHING, True)
 
     # --- what it is told
 
@@ -158,7 +150,7 @@ class Inside:
 
     def cancel(self) -> None:
         """Throw :class:`Cancelled` into its task."""
-        self._in_hub(self._worker.stop_run, self._run.number)
+        self._home.post(self._worker.stop_run, self._run.number)
 
 
 class Parent:

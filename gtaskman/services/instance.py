@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from gtaskman.errors import FrameError
+from gtaskman.latch import Latch
 from gtaskman.pool import causes
 from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.process import Process
@@ -26,14 +28,13 @@ from gtaskman.services.policy import Ending
 from gtaskman.task import ASYNC, Definition
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame, head
-from gtaskman.wire.messages import SPAN_SIZE, Ended, Fault, order_frame
+from gtaskman.wire.messages import SPAN_SIZE, Ended, Fault, Up, order_frame
 from gtaskman.wire.payload import Payload, decode_arguments
 
 log = logging.getLogger(__name__)
 
 _RUN = 1  # the number of the only run that its worker ever has
 _LEAVING = 2.0  # seconds that a process may take to leave when its service has ended
-READY = 1  # flag of UP, see gtaskman.services.inside
 
 
 class Order(NamedTuple):
@@ -51,6 +52,12 @@ class Verdict(NamedTuple):
     ending: Ending
     message: str
     failure: Failure | None
+
+
+class Pong(Latch):
+    """What a process is doing, when it has answered: its stacks as ``text``."""
+
+    text = ""
 
 
 class InstanceListener(Protocol):
@@ -95,6 +102,8 @@ class Instance(Process):
         self.refused: str | None = None  # why it never lived
         self._options = options
         self._entered = False
+        self._pings = itertools.count(1)
+        self._pongs: dict[int, Pong] = {}  # that are yet to come
         self._outcome: tuple[Ended | None, Fault | None] | None = None  # how its run ended
         self._alarm = Alarm(loop)  # what comes next unless it does what it is expected to do
 
@@ -146,6 +155,15 @@ class Instance(Process):
         self.channel.flush()
         self.ring()
 
+    def ping(self) -> Pong:
+        """Ask what it is doing, now."""
+        number, pong = next(self._pings), Pong()
+        self._pongs[number] = pong
+        self.put(messages.PING, number)
+        self.channel.flush()
+        self.ring()
+        return pong
+
     def _terminate(self) -> None:
         options = self._options
         self.kill_reason = f"it did not end within {options.terminate_timeout:g} s of being asked"
@@ -190,6 +208,10 @@ class Instance(Process):
             self._has_ended(None, None)
         elif kind == messages.FAIL:
             self._has_ended(Ended(flags), Fault(*messages.unpack(body[SPAN_SIZE:])))
+        elif kind == messages.PONG:
+            pong = self._pongs.pop(frame.number)
+            pong.text = messages.Stack(*messages.unpack(body)).text
+            pong.open()
         elif kind == messages.READY:
             self.pid = frame.number  # its starter may tell it later than it speaks
         else:
@@ -201,7 +223,7 @@ class Instance(Process):
             self.listener.on_up(self)
             if self.asked:
                 self._say_end()
-        if flags == READY and self.ready_at is None:
+        if flags == Up.READY and self.ready_at is None:
             self.ready_at = time.monotonic()
             if not self.asked:
                 self._alarm.cancel()

@@ -73,7 +73,7 @@ class ServiceManager:
         self.config = config if config is not None else Configuration()
         self.events = Events()
         self._state = State.NEW
-        self._home = Home("this service manager, and every service of its,")
+        self.home = Home("this service manager, and every service of its,")
         self._records: dict[str, Record] = {}
         self._crew: Crew | None = None
         self._news = Latch()  # opens when something has come to rest, and is renewed then
@@ -88,30 +88,30 @@ class ServiceManager:
         :class:`ManagerStopped` after a stop.
         """
         if self._state is State.RUNNING:
-            self._home.check()
+            self.home.check()
             return self
         refuse_at_import()
         self._check_usable()
         if self.config.background:
-            self._home.settle_apart(self._set_up)
+            self.home.settle_apart(self._set_up)
         else:
-            self._home.settle()
+            self.home.settle()
             self._set_up()
         return self
 
     def _set_up(self) -> None:
-        self._crew = Crew(self.config, self._home.loop)
+        self._crew = Crew(self.config, self.home.loop)
         self._crew.learn(_INSIDE)
         know_main()
         self._state = State.RUNNING
         _running.add(self)
         for record in self._records.values():
-            record.employ(self._crew, self._home.loop)
+            record.employ(self._crew)
         for record in self._records.values():
             self._start_record(record)
 
     def _start_record(self, record: Record) -> None:
-        self._home.keep_alive()
+        self.home.keep_alive()
         record.start()
 
     def stop(self, timeout: float | None = None) -> None:
@@ -122,13 +122,13 @@ class ServiceManager:
         """
         if self._state is State.NEW:
             self._state = State.STOPPED
-            self._home.left.open()
-        if self._home.forked or self._home.hub is None:
+            self.home.left.open()
+        if self.home.forked or self.home.hub is None:
             return
-        if not self._home.left.done():
+        if not self.home.left.done():
             seconds = float("inf") if timeout is None else timeout
-            self._home.post(self._begin_stop, seconds)
-        self._home.await_left()
+            self.home.post(self._begin_stop, seconds)
+        self.home.await_left()
 
     def _begin_stop(self, seconds: float) -> None:
         """Stop in a greenlet that nobody else can kill; a second call may shorten its time."""
@@ -153,7 +153,7 @@ class ServiceManager:
             record.close()
         self._state = State.STOPPED
         _running.discard(self)
-        self._home.leave()
+        self.home.leave()
 
     def _await_gone(self, until: Callable[[], float]) -> bool:
         return self._await(lambda: all(each.gone for each in self._records.values()), until)
@@ -171,7 +171,7 @@ class ServiceManager:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the manager has been stopped, by whomever; gives whether it has."""
-        return self._home.left.wait(timeout)
+        return self.home.left.wait(timeout)
 
     def __enter__(self) -> ServiceManager:
         return self.start()
@@ -185,13 +185,13 @@ class ServiceManager:
         self.stop()
 
     def _check_usable(self) -> None:
-        self._home.check()
+        self.home.check()
         if self._state in (State.STOPPING, State.STOPPED):
             raise ManagerStopped("this service manager was stopped: make a new one")
 
     def forget(self) -> None:
         """In a fork of the process: be a mere copy, and disturb the original in nothing."""
-        self._home.forget()
+        self.home.forget()
         if self._crew is not None:
             self._crew.forget()
         for record in self._records.values():
@@ -222,36 +222,36 @@ class ServiceManager:
         record = Record(task, chosen, self, self.config.max_frame)
         if self._records.setdefault(task.id, record) is not record:
             raise DuplicateServiceError(f"the service {task.id!r} has just been added", task.id)
-        self._home.ask(lambda: self._employ(record))
+        self.home.ask(lambda: self._employ(record))
         return record.status
 
     def _employ(self, record: Record) -> None:
         if self._state is State.RUNNING:
             assert self._crew is not None
-            record.employ(self._crew, self._home.loop)
+            record.employ(self._crew)
             self._start_record(record)
 
     def remove(self, service: str) -> None:
         """Stop a service, wait until its last process is gone, and forget it."""
         record = self._record(service)
         if self._state is State.RUNNING:
-            self._home.ask(record.stop)
+            self.home.ask(record.stop)
             self._await(lambda: record.gone, lambda: float("inf"))
         if self._records.get(service) is record:
             del self._records[service]
-        self._home.ask(record.close)
+        self.home.ask(record.close)
 
     def start_service(self, service: str) -> ServiceStatus:
         """Start a service that is at rest; returns at once. One that runs goes on."""
         record = self._running_record(service)
-        self._home.ask(lambda: self._start_record(record))
+        self.home.ask(lambda: self._start_record(record))
         return record.status
 
     def stop_service(self, service: str) -> ServiceStatus:
         """Ask a service to end, and keep it: returns at once, ``status.stopped`` can be waited
         for."""
         record = self._running_record(service)
-        self._home.ask(record.stop)
+        self.home.ask(record.stop)
         return record.status
 
     def restart(self, service: str) -> ServiceStatus:
@@ -260,11 +260,11 @@ class ServiceManager:
         One that had failed starts with a clean slate. ``status.started`` can be waited for.
         """
         record = self._running_record(service)
-        self._home.ask(lambda: self._restart(record))
+        self.home.ask(lambda: self._restart(record))
         return record.status
 
     def _restart(self, record: Record) -> None:
-        self._home.keep_alive()
+        self.home.keep_alive()
         record.restart()
 
     def reload(self, service: str) -> ServiceStatus:
@@ -273,19 +273,42 @@ class ServiceManager:
 
         Returns when all new ones are ready; the old ones may still drain. Raises
         :class:`ServiceFailed` if a new one is not ready within ``start_timeout``, or fails: the
-        old one goes on then.
+        old one goes on then. See :meth:`renew` for new code.
         """
         record = self._running_record(service)
         for number in range(len(record.places)):
-            handover = self._home.ask(functools.partial(self._reload, record, number))
+            handover = self.home.ask(functools.partial(self._reload, record, number))
             handover.wait()
             if handover.error is not None:
                 raise copy.copy(handover.error)
         return record.status
 
     def _reload(self, record: Record, number: int) -> Handover:
-        self._home.keep_alive()
+        self.home.keep_alive()
         return record.reload(number)
+
+    def renew(self) -> None:
+        """Let processes that start from now on have the code as it is on disk now.
+
+        Those that run go on with what they have: :meth:`reload` replaces them. The application
+        keeps what it has imported, and with ``start_method="fork"`` so does everybody.
+        """
+        self._check_usable()
+        if self._crew is not None:
+            self.home.ask(self._crew.renew)
+
+    def stacks(self, timeout: float = 1.0) -> dict[int, str]:
+        """What each process is doing right now: its stacks as text, by pid.
+
+        Those that do not answer within ``timeout`` seconds are left out.
+        """
+        self._check_usable()
+        crew = self._crew
+        asked = self.home.ask(crew.ping) if crew is not None else {}
+        end = time.monotonic() + timeout
+        for pong in asked.values():
+            pong.wait(max(0.0, end - time.monotonic()))
+        return {pid: pong.text for pid, pong in asked.items() if pong.done()}
 
     def status(self, service: str) -> ServiceStatus:
         """How a service stands. Raises :class:`UnknownServiceError`."""
@@ -309,7 +332,7 @@ class ServiceManager:
 
     def __getitem__(self, service: str) -> Service:
         """The service, to call its methods: ``services["web"].set_greeting("hi").get()``."""
-        return Service(self, self._record(service))
+        return Service(self._record(service))
 
     def __contains__(self, service: object) -> bool:
         return service in self._records
@@ -321,7 +344,7 @@ class ServiceManager:
         return len(self._records)
 
     def _record(self, service: str) -> Record:
-        self._home.check()
+        self.home.check()
         try:
             return self._records[service]
         except (KeyError, TypeError):
@@ -373,15 +396,7 @@ class ServiceManager:
         news, self._news = self._news, Latch()
         news.open()
         if self._state is State.RUNNING and all(each.gone for each in self._records.values()):
-            self._home.let_go()
-
-    def home(self) -> Any:
-        """The hub that services live on. Raises :class:`ForkedManagerError` in a fork."""
-        return self._home.check()
-
-    def post(self, function: Callable[..., Any], *args: Any) -> None:
-        """Have something done on our hub."""
-        self._home.post(function, *args)
+            self.home.let_go()
 
     def __repr__(self) -> str:
         return f"<ServiceManager {self._state.name.lower()} services={len(self._records)}>"

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gtaskman.services.calls import Call
 from gtaskman.services.record import Record
-
-if TYPE_CHECKING:
-    from gtaskman.services.manager import ServiceManager
 
 
 class Service:
@@ -20,8 +17,7 @@ class Service:
     give a :class:`Call` at once, whose ``get`` waits for the answer.
     """
 
-    def __init__(self, manager: ServiceManager, record: Record) -> None:
-        self._manager = manager
+    def __init__(self, record: Record) -> None:
         self._record = record
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Call:
@@ -35,7 +31,7 @@ class Service:
         record.check_method(method)
         payload = record.encode(method, args, kwargs)
         call = record.new_call(method)
-        self._manager.post(record.make_call, call, payload)
+        record.home.post(record.make_call, call, payload)
         return call
 
     def call_all(self, method: str, /, *args: Any, **kwargs: Any) -> list[Call]:
@@ -46,7 +42,7 @@ class Service:
         calls = []
         for instance in record.open_instances():
             call = record.new_call(method)
-            self._manager.post(instance.line.make, call, payload)
+            record.home.post(instance.line.make, call, payload)
             calls.append(call)
         return calls
 

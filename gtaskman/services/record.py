@@ -16,6 +16,7 @@ from gtaskman.errors import (
     ServiceFailed,
     ServiceMethodError,
 )
+from gtaskman.home import Home
 from gtaskman.reference import refer
 from gtaskman.report import DEFAULT_TARGET, Report, TaskStatus
 from gtaskman.services.calls import Call, encode
@@ -54,8 +55,7 @@ _AS_TASK = {
 class RecordListener(Protocol):
     """The manager, as its services see it."""
 
-    def home(self) -> Any:
-        """The hub that services live on."""
+    home: Home  # where services live
 
     def emit(self, event: str, payload: Any, service: str) -> None:
         """Tell those who listen to ``event``, and to the same followed by ``-<id>``."""
@@ -72,11 +72,11 @@ class Record:
     ) -> None:
         self.task = task
         self.options = options
+        self.home = listener.home
         self.listeners = Listeners(task.id, options.sockets, options.backlog)
         self.history: collections.deque[Exit] = collections.deque(maxlen=_KEPT)
         self.places = [Place(self, number) for number in range(options.instances)]
         self.status = ServiceStatus(self)
-        self.loop: Any = None
         self.limit = limit
         self._listener = listener
         self._crew: Crew | None = None
@@ -101,15 +101,16 @@ class Record:
         payload = encode_arguments(args, self.task.arguments()[1], self.limit)
         return Order(self.task.definition, self._reference, self.task.id, payload)
 
-    def employ(self, crew: Crew, loop: Any) -> None:
+    @property
+    def loop(self) -> Any:
+        """The loop of its home, once there is one."""
+        return self.home.loop
+
+    def employ(self, crew: Crew) -> None:
         """From now on it can have processes: ``crew`` starts them."""
-        self._crew, self.loop = crew, loop
+        self._crew = crew
         if self._reference.value is None:
             crew.learn(self._reference.module)
-
-    def home(self) -> Any:
-        """The hub that it lives on."""
-        return self._listener.home()
 
     # --- what is asked of it
 
@@ -165,7 +166,7 @@ class Record:
             self.task.id,
             instance,
             self.options,
-            self.loop,
+            self.home,
             self.limit,
             place.unwell,
             place.outgrown,
@@ -185,16 +186,20 @@ class Record:
             status.stopped = Milestone(self, "stopped")
         if place.state is not ServiceState.RUNNING and status.started.done():
             status.started = Milestone(self, "started")
-        if all(each.state is ServiceState.RUNNING for each in self.places):
+        states = {each.state for each in self.places}
+        at_rest = all(each.at_rest for each in self.places)
+        if states == {ServiceState.RUNNING}:
             status.started.open()
-        elif all(each.at_rest for each in self.places):
-            status.started.fail(self._why_at_rest())
+        elif at_rest or ServiceState.FAILED in states:
+            status.started.fail(self._why_not())
+        if at_rest:
+            # Later: whoever brought it about has yet to note that a process is gone.
+            self.loop.run_callback(self._listener.on_rest)
 
-    def _why_at_rest(self) -> ServiceFailed:
-        state = self.status.state
-        message = f"service {self.task.id!r} " + (
-            "has failed" if state is ServiceState.FAILED else "is stopped"
-        )
+    def _why_not(self) -> ServiceFailed:
+        """Why not all of its places will have a process."""
+        failed = any(each.state is ServiceState.FAILED for each in self.places)
+        message = f"service {self.task.id!r} {'has failed' if failed else 'is stopped'}"
         why = next((each.why for each in self.places if each.why), "")
         return ServiceFailed(
             f"{message}: {why}" if why else message, self.task.id, self.status.last_exit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gtaskman.errors import GTaskmanError, WaitTimeout
-from gtaskman.latch import Latch
+from gtaskman.home import HomeLatch
 from gtaskman.report import Failure, Report
 
 if TYPE_CHECKING:
@@ -82,12 +82,13 @@ class ServiceMessage(msgspec.Struct, frozen=True):
     payload: Any
 
 
-class Milestone(Latch):
+class Milestone(HomeLatch):
     """Something that a service comes to: it can be waited for, from anywhere, like a handle."""
 
     _error: GTaskmanError | None = None
 
     def __init__(self, record: Record, what: str) -> None:
+        super().__init__(record.home)
         self._record = record
         self._what = what
 
@@ -113,8 +114,8 @@ class Milestone(Latch):
         self._error = error
         self.open()
 
-    def _home(self) -> Any:
-        return self._record.home()
+    def __repr__(self) -> str:
+        return f"<Milestone service {self._record.task.id!r} {self._what}>"
 
 
 class ServiceStatus:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import gevent
 from gevent import Greenlet
 
 from gtaskman.errors import GTaskmanError
+from gtaskman.home import Home
 from gtaskman.pool.alarm import Alarm
 from gtaskman.services.calls import Call, encode
 from gtaskman.services.instance import Instance
@@ -36,7 +36,7 @@ class Watch:
         service: str,
         instance: Instance,
         options: ServiceOptions,
-        loop: Any,
+        home: Home,
         limit: int,
         on_unwell: Callable[[str], None],
         on_outgrown: Callable[[str], None],
@@ -44,10 +44,11 @@ class Watch:
         self._service = service
         self._instance = instance
         self._options = options
+        self._home = home
         self._limit = limit
         self._on_unwell = on_unwell
         self._on_outgrown = on_outgrown
-        self._size, self._age = Alarm(loop), Alarm(loop)
+        self._size, self._age = Alarm(home.loop), Alarm(home.loop)
         self._checks: Greenlet | None = None
         self._begin()
 
@@ -96,7 +97,7 @@ class Watch:
 
     def _ask(self, method: str) -> str | None:
         """Why the check fails, or None."""
-        call = Call(self._service, method, gevent.get_hub)
+        call = Call(self._service, method, self._home)
         self._instance.line.make(call, encode(self._service, method, (), {}, self._limit))
         seconds = self._options.health_timeout
         if not call.wait(seconds):

@@ -2,7 +2,7 @@
 
 ::
 
-    manager -> zygote: Init  Import  Fork (+ pipe, page)
+    manager -> zygote: Init  Import  Fork (+ pipe, page)  Retire
     zygote -> manager: Importing  Imported  Hello  Up (+ pidfd)  Refused  Exit
 
 One message is one packet of a SOCK_SEQPACKET socket; descriptors travel beside it.
@@ -40,6 +40,10 @@ class Fork(NamedTuple):
     """Fork a worker; its pipe and its slate come along, and what else it is to have."""
 
     worker: int
+
+
+class Retire(NamedTuple):
+    """Fork no more, and end with the last worker: another template has taken over."""
 
 
 class Importing(NamedTuple):

@@ -234,6 +234,15 @@ class Slow(gtaskman.ServiceTask, notify=True):
         return os.getpid()
 
 
+class Uneven(gtaskman.ServiceTask):
+    """Only the first of its instances lives."""
+
+    def run(self, _progress):
+        if self.instance:
+            raise Odd(5, "one is enough")
+        Event().wait()
+
+
 class Sick(gtaskman.ServiceTask):
     """Its health is what the file ``mark`` says."""
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import gevent
 import pytest
 from services import acting
 from worlds import PATIENCE, alive, children_of, wait_until
@@ -132,6 +133,27 @@ def test_a_service_that_waits_to_be_restarted_can_be_stopped_or_restarted(servic
     services.stop_service("short")
     assert status.state is ServiceState.STOPPED
     services.remove("short")
+
+
+def test_one_instance_may_fail_beside_another(services):
+    options = ServiceOptions(instances=2, restart="never")
+    status = services.add(acting.Uneven(id="uneven"), options)
+    wait_until(lambda: [e.state.name for e in status.instances] == ["RUNNING", "FAILED"])
+    assert status.state is ServiceState.RUNNING
+    # it is not said to have started, and nobody waits for that in vain
+    with pytest.raises(ServiceFailed, match=r"'uneven' has failed: .*one is enough"):
+        status.started.get()
+    assert len(status.pids) == 1
+
+
+def test_the_loop_ends_when_no_service_is_left(services):
+    gone = services.add(acting.Short(id="gone", how="returns"), ServiceOptions(restart="never"))
+    waits = services.add(acting.Short(id="waits", how="raises"), ServiceOptions(backoff=1000))
+    wait_until(lambda: gone.last_exit and waits.state is ServiceState.BACKOFF)
+    hub = gevent.get_hub()
+    assert hub.join(timeout=0.1) is False  # one is yet to come back
+    services.stop_service("waits")
+    assert hub.join(timeout=PATIENCE) is True
 
 
 # --- being asked

@@ -231,6 +231,16 @@ def test_events_of_one_service_are_heard_alone(services):
     assert len(heard) == 1
 
 
+@pytest.mark.parametrize("spinning", [False, True])
+def test_every_process_tells_what_it_is_doing(services, spinning):
+    status = services.add(acting.Actor(id="actor"), ServiceOptions(terminate_timeout=0))
+    status.started.get(timeout=PATIENCE)
+    services["actor"].spin() if spinning else services["actor"].nap(60)
+    function = "in spin" if spinning else "in nap"
+    wait_until(lambda: function in services.stacks()[status.pid])
+    assert list(services.stacks()) == [status.pid]
+
+
 # --- the manager
 
 

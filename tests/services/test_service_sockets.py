@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib
 import os
 import signal
 import socket
 import stat
+import sys
 import threading
 
 import gevent
 import gevent.socket
 import pytest
 from services import acting
-from worlds import PATIENCE, START_METHODS, alive, descriptors, wait_until
+from worlds import PATIENCE, START_METHODS, alive, children_of, descriptors, wait_until
 
 from gtaskman import ServiceFailed, ServiceOptions, ServiceState
 
@@ -235,6 +237,50 @@ def test_a_service_at_rest_is_started_by_a_reload(services):
     services.stop_service("actor").stopped.get(timeout=PATIENCE)
     services.reload("actor")
     assert status.state is ServiceState.RUNNING
+
+
+VERSIONED = """
+import gtaskman
+from gevent.event import Event
+class Versioned(gtaskman.ServiceTask):
+    def run(self, progress):
+        Event().wait()
+    @gtaskman.remote
+    def version(self):
+        return {version!r}
+"""
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+def test_a_renewed_manager_has_the_code_that_is_on_disk(
+    make_services, start_method, tmp_path, monkeypatch
+):
+    module = tmp_path / "versioned.py"
+    module.write_text(VERSIONED.format(version="one"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    versioned = importlib.import_module("versioned").Versioned(id="versioned")
+    services = make_services(start_method=start_method)
+    services.add(versioned).started.get(timeout=PATIENCE)
+    other = services.add(acting.Actor(id="other"))
+    other.started.get(timeout=PATIENCE)
+    pid = other.pid
+    module.write_text(VERSIONED.format(version="the second"))
+    templates = template_pids()
+    assert services["versioned"].version().get(timeout=PATIENCE) == "one"
+
+    services.renew()
+    services.reload("versioned")
+
+    assert services["versioned"].version().get(timeout=PATIENCE) == "the second"
+    assert other.pid == pid  # nobody else is disturbed
+    services.reload("other")
+    # a template that nothing is left of goes
+    wait_until(lambda: not templates & template_pids())
+    del sys.modules["versioned"]
+
+
+def template_pids():
+    return {each.pid for each in children_of(os.getpid()) if "template" in each.title}
 
 
 class Load:

@@ -1,0 +1,445 @@
+"""Talking to services from outside: ``Control`` listens beside a manager, ``Supervisor`` asks it.
+
+::
+
+    Supervisor.restart("web") -- {"do":"restart","service":"web"} -->  Control -> ServiceManager
+                              <-- {"value":[{"id":"web", ...}]} ------
+
+Over a private Unix socket, one request and one reply to a connection, each a line of JSON. What
+comes from there is never unpickled. Only processes of the same user are listened to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import gevent
+import msgspec
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+from gtaskman.errors import (
+    ConfigurationError,
+    GTaskmanError,
+    PayloadError,
+    ServiceCallFailed,
+    ServiceDown,
+    ServiceError,
+    ServiceFailed,
+    ServiceMethodError,
+    UnknownServiceError,
+    WaitTimeout,
+)
+from gtaskman.rendezvous import (
+    SUFFIX,
+    Nobody,
+    Rendezvous,
+    found_in,
+    peer_of,
+    user_name,
+    usual_directory,
+)
+from gtaskman.services.manager import ServiceManager
+from gtaskman.services.status import Exit, PlaceStatus, ServiceState, ServiceStatus
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE = 60.0  # seconds that something may take which is waited for
+_LONGEST = 16 * 1024 * 1024  # bytes of a request, or of a value in a reply
+_LINE = _LONGEST + 1024  # with what is around it
+_ASKING = 10.0  # seconds that a request may take to be said
+_GRACE = 5.0  # seconds that a reply may be late
+_CLIENTS = 64  # at once
+_PREFIX = "services-"
+_AT_REST = (ServiceState.STOPPED, ServiceState.FAILED)
+
+Change = Literal["start", "stop", "restart", "reload"]
+
+
+# --- what is said --------------------------------------------------------------------------------
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One thing that is asked: of one ``service``, or of all of them."""
+
+    do: Literal["status", "call"] | Change
+    service: str | None = None
+    method: str = ""
+    args: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
+    timeout: float = PATIENCE  # seconds
+    wait: bool = True  # until a change has happened
+
+
+class Trouble(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error, by the name of its class; the last three are those of a :class:`Fault`."""
+
+    kind: str
+    message: str
+    service: str = ""
+    method: str = ""
+    exc_type: str | None = None
+    traceback: str | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is answered: a value, or an error."""
+
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    error: Trouble | None = None
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a service stands, as :class:`ServiceStatus` has it at one moment.
+
+    ``error`` says what became of a change that was asked for, if it has not happened.
+    """
+
+    id: str
+    name: str
+    state: ServiceState
+    pids: list[int]
+    started_times: int
+    uptime: float | None
+    sockets: dict[str, Any]
+    message: str
+    instances: tuple[PlaceStatus, ...]
+    history: tuple[Exit, ...]
+    error: str | None = None
+
+    @classmethod
+    def of(cls, status: ServiceStatus, error: str | None = None) -> Standing:
+        """How it stands right now."""
+        return cls(
+            status.id,
+            status.name,
+            status.state,
+            status.pids,
+            status.started_times,
+            status.uptime,
+            status.sockets,
+            status.report.message,
+            status.instances,
+            status.history,
+            error,
+        )
+
+
+def _trouble(error: Exception) -> Trouble:
+    known = next((name for name, kind in _KINDS.items() if type(error) is kind), None)
+    service = getattr(error, "service", "")
+    if isinstance(error, ServiceCallFailed):
+        return Trouble(
+            known or "", error.message, service, error.method, error.exc_type, error.traceback
+        )
+    return Trouble(known or "", str(error), service)
+
+
+def _error(trouble: Trouble) -> GTaskmanError:
+    """The error again."""
+    kind = _KINDS.get(trouble.kind, GTaskmanError)
+    if kind is ServiceCallFailed:
+        return ServiceCallFailed(
+            trouble.service, trouble.method, trouble.exc_type, trouble.message, trouble.traceback
+        )
+    if issubclass(kind, ServiceError):
+        return kind(trouble.message, trouble.service)
+    return kind(trouble.message)
+
+
+_KINDS: dict[str, type[GTaskmanError]] = {
+    each.__name__: each
+    for each in (
+        ConfigurationError,
+        PayloadError,
+        ServiceCallFailed,
+        ServiceDown,
+        ServiceFailed,
+        ServiceMethodError,
+        UnknownServiceError,
+        WaitTimeout,
+    )
+}
+
+
+# --- beside the manager --------------------------------------------------------------------------
+
+
+class Control:
+    """Lets others of this user talk to the services of a manager, by way of a socket.
+
+    ``path`` is the socket's; ``who`` says what listens there to whoever finds the place taken.
+    Lives on the hub of the thread that starts it. As a context manager it starts on the way in and
+    stops on the way out.
+    """
+
+    def __init__(self, manager: ServiceManager, path: str | os.PathLike[str], who: str) -> None:
+        self.rendezvous = Rendezvous(os.fspath(path))
+        self._manager = manager
+        self._who = who
+        self._server: StreamServer | None = None
+
+    def start(self) -> Control:
+        """Listen. Raises :class:`ConfigurationError` and :class:`RendezvousTaken`."""
+        if self._server is None:
+            listener = self.rendezvous.listen(self._who)
+            self._server = StreamServer(listener, self._serve, spawn=Pool(_CLIENTS))
+            self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """Listen no more; who is being answered is cut off. A second stop does nothing."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop(timeout=0)
+            self.rendezvous.leave()
+
+    def __enter__(self) -> Control:
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # --- one connection
+
+    def _serve(self, connection: Any, _address: Any) -> None:
+        try:
+            connection.settimeout(_ASKING)
+            line = _read_line(connection)
+            if line:
+                connection.sendall(self._reply(connection, line))
+        except OSError as error:
+            log.debug("somebody who asked about services is gone: %s", error)
+
+    def _reply(self, connection: Any, line: bytes) -> bytes:
+        try:
+            self._admit(connection)
+            value = self._answer(_decode(line, Request, "the request"))
+            reply = Reply(msgspec.Raw(_encode(value, enc_hook=str)))
+        except GTaskmanError as error:
+            reply = Reply(error=_trouble(error))
+        return msgspec.json.encode(reply) + b"\n"
+
+    def _admit(self, connection: Any) -> None:
+        peer = peer_of(connection)
+        if peer.uid != os.geteuid():
+            log.warning("process %d of %s is not listened to", peer.pid, peer.name)
+            raise ConfigurationError(
+                f"these services belong to {user_name(os.geteuid())}, and only that user may talk"
+                f" to them, not {peer.name}",
+                "socket",
+            )
+
+    # --- what is asked
+
+    def _answer(self, request: Request) -> Any:
+        if request.do == "call":
+            return self._call(request)
+        if request.do == "status":
+            return [Standing.of(self._manager.status(name)) for name in self._named(request)]
+        return self._change(request.do, request)
+
+    def _named(self, request: Request) -> list[str]:
+        if request.service is None:
+            return list(self._manager)
+        self._manager.status(request.service)
+        return [request.service]
+
+    def _call(self, request: Request) -> Any:
+        if request.service is None:
+            raise ConfigurationError("a call takes the id of a service", "service")
+        service, method = request.service, request.method
+        call = self._manager[service].call(method, *request.args, **request.options)
+        try:
+            return call.get(timeout=request.timeout)
+        except GTaskmanError:
+            raise
+        except Exception as error:
+            kind = type(error)
+            name = kind.__qualname__
+            if kind.__module__ != "builtins":
+                name = f"{kind.__module__}.{name}"
+            text = str(error.__cause__.args[0]) if error.__cause__ else None
+            raise ServiceCallFailed(service, method, name, str(error), text) from error
+
+    def _change(self, change: Change, request: Request) -> list[Standing]:
+        """Have all begin, then wait for all; only a reload goes from one to the next."""
+        end = time.monotonic() + request.timeout
+        names = self._named(request)
+        if request.service is None and change in ("restart", "reload"):
+            # Somebody has stopped these, and did not mean until now.
+            names = [each for each in names if not self._is_stopped(each)]
+        errors: dict[str, str] = {}
+        for name in names:
+            with _kept(errors, name), _until(end, name, change):
+                getattr(self._manager, _METHODS[change])(name)
+        for name in names:
+            if request.wait and name not in errors:
+                with _kept(errors, name):
+                    _await(self._manager.status(name), change, end)
+        return [Standing.of(self._manager.status(name), errors.get(name)) for name in names]
+
+    def _is_stopped(self, name: str) -> bool:
+        return self._manager.status(name).state is ServiceState.STOPPED
+
+
+_METHODS: dict[Change, str] = {
+    "start": "start_service",
+    "stop": "stop_service",
+    "restart": "restart",
+    "reload": "reload",
+}
+
+
+@contextlib.contextmanager
+def _kept(errors: dict[str, str], name: str) -> Iterator[None]:
+    """Others go on where one has failed: its error is kept."""
+    try:
+        yield
+    except GTaskmanError as error:
+        errors[name] = str(error)
+
+
+@contextlib.contextmanager
+def _until(end: float, name: str, change: str) -> Iterator[None]:
+    """Raise :class:`WaitTimeout` when it is too late."""
+    late = WaitTimeout(f"the {change} of service {name!r} takes longer, and goes on")
+    with gevent.Timeout(max(0.0, end - time.monotonic()), late):
+        yield
+
+
+def _await(status: ServiceStatus, change: Change, end: float) -> None:
+    """Wait until a change has happened."""
+    left = round(max(0.0, end - time.monotonic()), 1)
+    if change == "stop":
+        if status.state not in _AT_REST or status.pids:
+            status.stopped.get(timeout=left)
+    elif change != "reload":
+        status.started.get(timeout=left)
+
+
+# --- from outside --------------------------------------------------------------------------------
+
+
+class Supervisor:
+    """Whoever supervises services, at the other end of a private socket.
+
+    All calls raise :class:`~gtaskman.rendezvous.Nobody` if nobody is there, and wait cooperatively.
+    """
+
+    def __init__(self, rendezvous: Rendezvous) -> None:
+        self.rendezvous = rendezvous
+
+    def status(self, service: str | None = None) -> list[Standing]:
+        """How one service stands, or all. Raises :class:`UnknownServiceError`."""
+        return self._standings(Request("status", service, timeout=_GRACE))
+
+    def change(
+        self, do: Change, service: str | None, timeout: float = PATIENCE, wait: bool = True
+    ) -> list[Standing]:
+        """Start, stop, restart or reload one service, or all (None), and say how they stand then.
+
+        Waits at most ``timeout`` seconds until that has happened; unless it is to ``wait``, only a
+        reload does. A restart or reload of all leaves out those that somebody has stopped. Raises
+        :class:`UnknownServiceError`; what else went wrong is in :attr:`Standing.error`.
+        """
+        return self._standings(Request(do, service, timeout=timeout, wait=wait))
+
+    def call(
+        self,
+        service: str,
+        method: str,
+        args: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+        timeout: float = PATIENCE,
+    ) -> Any:
+        """Call a remote method; gives what it returned, as JSON has it, or else as a text.
+
+        Raises :class:`UnknownServiceError`, :class:`ServiceMethodError`, :class:`ServiceDown`,
+        :class:`ServiceCallFailed` with what the method raised, and :class:`WaitTimeout`.
+        """
+        request = Request("call", service, method, args, options or {}, timeout)
+        return _decode(self._ask(request), object, "the reply")
+
+    def _standings(self, request: Request) -> list[Standing]:
+        return _decode(self._ask(request), list[Standing], "the reply")
+
+    def _ask(self, request: Request) -> bytes:
+        """The value that is answered, as JSON."""
+        with contextlib.closing(self.rendezvous.connect()) as connection:
+            connection.settimeout(request.timeout + _GRACE)
+            try:
+                connection.sendall(_encode(request) + b"\n")
+                line = _read_line(connection)
+            except TimeoutError:
+                raise WaitTimeout(
+                    f"the supervisor at {self.rendezvous.path} has not answered within"
+                    f" {request.timeout + _GRACE:g} s: it is busy, or stopped"
+                ) from None
+            except ConnectionError:
+                line = b""
+        if not line:
+            raise Nobody(f"the supervisor at {self.rendezvous.path} ended before it answered")
+        reply = _decode(line, Reply, "the reply")
+        if reply.error is not None:
+            raise _error(reply.error)
+        return bytes(reply.value)
+
+
+# --- lines of JSON -------------------------------------------------------------------------------
+
+
+def _read_line(connection: Any) -> bytes:
+    """A line without its end; empty if the other side has closed before it had said all."""
+    with connection.makefile("rb") as file:
+        line: bytes = file.readline(_LINE)
+    return line[:-1] if line.endswith(b"\n") else b""
+
+
+def _encode(value: Any, enc_hook: Callable[[Any], Any] | None = None) -> bytes:
+    """A value as JSON; ``enc_hook`` makes something else of what JSON has no form for.
+
+    Raises :class:`PayloadError`.
+    """
+    try:
+        line = msgspec.json.encode(value, enc_hook=enc_hook)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PayloadError(f"{value!r:.80} cannot be said in JSON: {error}") from None
+    if len(line) > _LONGEST:
+        raise PayloadError(
+            f"this is too long for a command: {len(line)} bytes of JSON, over {_LONGEST}; let the"
+            " method return less, or call it from a program"
+        )
+    return line
+
+
+def _decode(line: bytes, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise PayloadError(f"{what} cannot be read: {error}") from None
+
+
+# --- where ---------------------------------------------------------------------------------------
+
+
+def usual_path(name: str) -> Rendezvous:
+    """Where whoever supervises the services of this file or module is, unless told otherwise."""
+    return Rendezvous(usual_directory() / f"{_PREFIX}{name.replace(os.sep, '-')}{SUFFIX}")
+
+
+def supervisors() -> list[Supervisor]:
+    """All of this user's that are in the usual place."""
+    return [Supervisor(each) for each in found_in(usual_directory(), _PREFIX)]
