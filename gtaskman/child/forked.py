@@ -67,7 +67,8 @@ def _become_worker(
 def _keep_greenlets() -> None:
     """A greenlet that is collected runs its ``finally`` blocks: keep all of the parent's alive."""
     gc.disable()
-    _kept.append([each for each in gc.get_objects() if isinstance(each, greenlet.greenlet)])
+    # By their exact types: isinstance() asks an object for its class, and lazy ones wake for that.
+    _kept.append([each for each in gc.get_objects() if issubclass(type(each), greenlet.greenlet)])
 
 
 def _abandon_hub() -> None:

@@ -130,6 +130,9 @@ class Zygote:
             for pidfd in self._workers:
                 os.close(pidfd)
             pipe, page, *more = fds
+            for module in order.imports:
+                # What fails here fails again, and is told, when a task needs it.
+                preload.load(module, self._settings.main)
             start_worker(order.worker, pipe, page, self._settings, more)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from greenlet import greenlet
 
 from gtaskman.config import Configuration
-from gtaskman.errors import StartMethodError
+from gtaskman.errors import GTaskmanError, StartMethodError
 from gtaskman.latch import Latch
 from gtaskman.pool.alarm import Alarm
 from gtaskman.pool.launch import close_all, exec_python, program, reap
@@ -89,19 +89,29 @@ class ZygoteStarter:
         self._current: Template | None = None
         self._templates: dict[Template, dict[int, int | None]] = {}  # worker number -> pid
         self._alarm = Alarm(loop)
+        # The descriptors of workers that are not up: should the template turn out to be none, the
+        # next one forks them.
+        self._unborn: dict[int, tuple[int, ...]] = {}
 
     # --- what the pool asks
 
     def start(self, number: int, pipe: int, page: int, more: Sequence[int] = ()) -> bytes:
-        fds = (pipe, page, *more)
+        self._unborn[number] = (pipe, page, *more)
         try:
-            template = self._template()
+            self._order(number)
         except BaseException:
-            close_all(fds)
+            self._let_go(number)
             raise
-        self._templates[template][number] = None
-        template.send(control.Fork(number), fds)
         return b""
+
+    def _order(self, number: int) -> None:
+        template = self._template()
+        self._templates[template][number] = None
+        imports = tuple(name for name in self._config.preload if name in self._left_out)
+        template.send(control.Fork(number, imports), [os.dup(fd) for fd in self._unborn[number]])
+
+    def _let_go(self, number: int) -> None:
+        close_all(self._unborn.pop(number, ()))
 
     def learn(self, module: str) -> None:
         if module in self._modules or module in self._left_out:
@@ -119,6 +129,8 @@ class ZygoteStarter:
 
     def stop(self) -> list[Latch]:
         self._alarm.cancel()
+        for number in list(self._unborn):
+            self._let_go(number)
         templates = list(self._templates)
         for template in templates:
             if not template.lost:
@@ -129,6 +141,8 @@ class ZygoteStarter:
 
     def forget(self) -> None:
         self._alarm.cancel()
+        for number in list(self._unborn):
+            self._let_go(number)
         for template in self._templates:
             template.forget()
         self._templates.clear()
@@ -164,13 +178,14 @@ class ZygoteStarter:
     def on_message(self, template: Template, message: Any, fds: list[int]) -> None:
         """The template said something."""
         if isinstance(message, control.Up):
+            self._let_go(message.worker)
             self._templates[template][message.worker] = message.pid
             self._listener.on_up(message.worker, message.pid, fds[0])
         elif isinstance(message, control.Exit):
             self._note_exit(template, message)
         elif isinstance(message, control.Refused):
             self._templates[template].pop(message.worker, None)
-            self._listener.on_refused(message.worker, message.error)
+            self._not_forked(message.worker, message.error, template is not self._current)
         elif isinstance(message, control.Importing):
             template.importing = message.module
             self._watch_import(template)
@@ -216,13 +231,25 @@ class ZygoteStarter:
 
     def on_lost(self, template: Template) -> None:
         """The template is gone, and its workers with it."""
+        retired = template is not self._current
         self._retire(template)
         workers = self._templates.pop(template, {})
         pids = [pid for pid in workers.values() if pid is not None]
         self._listener.on_exits(pids, template.why)
         for number, pid in workers.items():
             if pid is None:
-                self._listener.on_refused(number, "the template that was to fork it has ended")
+                self._not_forked(number, "the template that was to fork it has ended", retired)
+
+    def _not_forked(self, number: int, why: str, retired: bool) -> None:
+        """A template has not forked a worker; if it had been given up by then, another one does."""
+        if retired and number in self._unborn:
+            try:
+                self._order(number)
+                return
+            except (GTaskmanError, OSError) as error:
+                why = str(error)
+        self._let_go(number)
+        self._listener.on_refused(number, why)
 
 
 class _OwnChildren:

@@ -37,9 +37,13 @@ class Import(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """Fork a worker; its pipe and its slate come along, and what else it is to have."""
+    """Fork a worker; its pipe and its slate come along, and whatever else it is to have.
+
+    It imports by itself what the template was to have, and cannot.
+    """
 
     worker: int
+    imports: tuple[str, ...] = ()
 
 
 class Retire(NamedTuple):

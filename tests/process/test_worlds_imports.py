@@ -44,6 +44,18 @@ def test_a_module_that_comes_to_life_is_left_to_the_workers(world, name, start_m
         assert f"'apps.{name}'" in output and reason in output
 
 
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+def test_what_is_to_be_there_beforehand_is_there_however_it_gets_there(world, start_method):
+    """Two modules come to life, one after the other: each worker has both, and none fails."""
+    with world.start(imports.preloaded, start_method=start_method) as run:
+        told = run.result()
+        output = run.output
+
+    assert told["found"] == [["apps.hubbed", "apps.threaded"]] * 4
+    assert told["workers"] == 2
+    assert "could not be started" not in output
+
+
 @pytest.mark.parametrize("start_method", START_METHODS)
 def test_workers_are_patched_as_the_application_is(world, start_method):
     told = world.run(imports.patched_like_the_application, start_method=start_method)

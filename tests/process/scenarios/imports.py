@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import sys
 import threading
 import time
 
@@ -29,6 +30,22 @@ def a_module_that(name, **config):
                 results.append([type(failure).__name__, failure.exc_type, failure.message])
         after = [manager.submit(tasks.double, each).get(stage.PATIENCE) for each in (1, 2)]
         return {"results": results, "after": after, "stats": manager.stats()["pool"]}
+
+
+@gtaskman.task
+def imported_apps(wait):
+    """The modules of ``apps`` that this worker has, and which one it is."""
+    time.sleep(wait)
+    return sorted(each for each in sys.modules if each.startswith("apps.")), os.getpid()
+
+
+def preloaded(**config):
+    """Workers that are to have two modules, neither of which a template can have."""
+    preload = ("apps.threaded", "apps.hubbed")
+    with stage.manager(preload=preload, min_processes=2, max_processes=2, **config) as manager:
+        handles = [manager.submit(imported_apps, 0.1) for _ in range(4)]
+        found = [handle.get(stage.PATIENCE) for handle in handles]
+        return {"found": [names for names, _ in found], "workers": len({pid for _, pid in found})}
 
 
 @gtaskman.task
