@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks local`, `... redis` and `... services`."""
+"""The command line: `python -m benchmarks local`, `... redis`, `... services`, `... gunicorn`."""
 
 import importlib
 import sys
@@ -10,6 +10,8 @@ from rich.console import Console
 
 from benchmarks import machine, record, table
 from benchmarks.catalog import PEERS, SCENARIOS
+from benchmarks.gunicorn import catalog as gunicorn_catalog
+from benchmarks.gunicorn import rounds as gunicorn_rounds
 from benchmarks.redis import catalog as redis_catalog
 from benchmarks.redis import rounds as redis_rounds
 from benchmarks.redis import server as redis_server
@@ -21,6 +23,7 @@ from benchmarks.summary import summarise
 
 ROUNDS = 5
 REDIS_ROUNDS = 3
+GUNICORN_ROUNDS = 3
 QUICK_ROUNDS = 1
 PLAIN_WIDTH = 110
 
@@ -126,6 +129,35 @@ def redis(
     }
     runs = redis_rounds.run(plan, interpreters)
     sys.exit(measure(plan, facts, runs, json_path, plot_path, "redis.plot"))
+
+
+@cli.command()
+@click.option("--rounds", type=click.IntRange(min=1), help=f"How many rounds. [{GUNICORN_ROUNDS}]")
+@click.option("--quick", is_flag=True, help="Smaller sizes; one round unless --rounds says more.")
+@click.option("--only", type=Names(list(gunicorn_catalog.SCENARIOS)), help="These scenarios.")
+@click.option("--peers", type=Names(list(gunicorn_catalog.PEERS)), help="These contestants.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all numbers.")
+def gunicorn(
+    rounds: int | None,
+    quick: bool,
+    only: list[str] | None,
+    peers: list[str] | None,
+    json_path: Path | None,
+) -> None:
+    """Measure a Flask site under gunicorn's gevent workers that hashes passwords, beside the same
+    site that hashes in its requests.
+
+    Exit status 0: all answers were right, whatever the targets say. 1: one was wrong or missing.
+    """
+    plan = Plan(
+        scenarios=only or list(gunicorn_catalog.SCENARIOS),
+        peers=peers or list(gunicorn_catalog.PEERS),
+        rounds=rounds or (QUICK_ROUNDS if quick else GUNICORN_ROUNDS),
+        quick=quick,
+    )
+    gunicorn_catalog.enter()
+    runs = gunicorn_rounds.run(plan)
+    sys.exit(measure(plan, machine.facts(), runs, json_path, None, ""))
 
 
 cli.add_command(services)

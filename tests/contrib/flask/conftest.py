@@ -1,0 +1,30 @@
+"""The default manager as each test finds it, and leaves it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import gtaskman
+from gtaskman import default
+from gtaskman.contrib.flask import settings
+
+HERE = str(Path(__file__).resolve().parent)
+if HERE not in sys.path:
+    sys.path.insert(0, HERE)
+
+
+@pytest.fixture(autouse=True)
+def fresh_manager(monkeypatch):
+    """No manager is at work or configured, before and after."""
+    for key in (settings.APP, settings.URL):
+        # First set, so that what a test leaves there is undone.
+        monkeypatch.setenv(key, "")
+        monkeypatch.delenv(key)
+    yield
+    monkeypatch.undo()
+    gtaskman.shutdown(0)
+    default.configure()
+    settings._applied = None

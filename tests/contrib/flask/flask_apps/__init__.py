@@ -1,0 +1,1 @@
+"""Applications for the tests of the Flask extension."""

@@ -1,0 +1,5 @@
+"""The extension, made before any application."""
+
+from gtaskman.contrib.flask import GTaskman
+
+ext = GTaskman()
