@@ -20,6 +20,7 @@ _HOMES = {
     "stats": "queues",
     "pause": "queues",
     "resume": "queues",
+    "services": "services",
 }
 _EPILOG = """\b
 Exit codes: 0 done; 1 it failed; 2 the command line or a configuration is wrong;

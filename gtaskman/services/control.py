@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import gevent
 import msgspec
@@ -45,8 +45,10 @@ from gtaskman.rendezvous import (
     user_name,
     usual_directory,
 )
-from gtaskman.services.manager import ServiceManager
 from gtaskman.services.status import Exit, PlaceStatus, ServiceState, ServiceStatus
+
+if TYPE_CHECKING:
+    from gtaskman.services.manager import ServiceManager
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -201,6 +203,11 @@ class Control:
             server.stop(timeout=0)
             self.rendezvous.leave()
 
+    @property
+    def busy(self) -> int:
+        """How many are being answered right now."""
+        return len(self._server.pool) if self._server is not None else 0
+
     def __enter__(self) -> Control:
         return self.start()
 
@@ -264,6 +271,10 @@ class Control:
         call = self._manager[service].call(method, *request.args, **request.options)
         try:
             return call.get(timeout=request.timeout)
+        except PayloadError as error:
+            raise PayloadError(
+                f"what {method}() of service {service!r} gave cannot travel: {error}"
+            ) from error
         except GTaskmanError:
             raise
         except Exception as error:
