@@ -1,0 +1,27 @@
+"""The table of the books."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    initial = True
+
+    dependencies = []
+
+    operations = [
+        migrations.CreateModel(
+            name="Book",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("title", models.CharField(max_length=200, unique=True)),
+                ("text", models.TextField()),
+                ("words", models.IntegerField(null=True)),
+                ("counted_by", models.IntegerField(null=True)),
+            ],
+        ),
+    ]

@@ -1,0 +1,100 @@
+"""Which manager serves what the settings say: the process's default one wherever that fits."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from gevent import monkey
+
+from gtaskman import default
+from gtaskman.client import Client
+from gtaskman.contrib.django.settings import Place, default_place
+from gtaskman.errors import ConfigurationError
+from gtaskman.process import in_main_thread, refuse_at_import
+
+if TYPE_CHECKING:
+    from gtaskman.manager import TaskManager
+
+log = logging.getLogger(__name__)
+
+_allocate_lock = monkey.get_original("_thread", "allocate_lock")
+_lock = _allocate_lock()
+_made: dict[Place, TaskManager | Client] = {}
+
+
+def configure() -> None:
+    """Have the default manager made as the settings say, once it is needed.
+
+    One that is at work already, or was put there by a test, stays, and the log says so. Raises
+    :class:`ConfigurationError` for settings that make no sense.
+    """
+    place = default_place()
+    try:
+        default.configure(place.url, **place.config.__dict__)
+    except ConfigurationError:
+        log.warning(
+            "the settings of Django have no effect on this process's manager, which is at work"
+            " already: set Django up before the first submit, or call gtaskman.shutdown() first"
+        )
+
+
+def manager_of(place: Place) -> TaskManager | Client:
+    """The manager of this place, made and started if it is not there yet."""
+    here = place == default_place() or is_eager()
+    return default.manager() if here else _apart(place)
+
+
+def is_eager() -> bool:
+    """Whether a test has tasks run at once, in whoever submits them, wherever they would go."""
+    testing = sys.modules.get("gtaskman.testing.manager")
+    return testing is not None and isinstance(default.current(), testing.EagerManager)
+
+
+def manager_nearby() -> TaskManager | Client:
+    """The manager for what may not leave this host: the default one, unless that is a server's."""
+    found = default.manager()
+    if type(found) is not Client:
+        return found
+    return _apart(Place(default.DEFAULT_URL, default_place().config))
+
+
+def _apart(place: Place) -> TaskManager | Client:
+    """One beside the default manager."""
+    refuse_at_import()
+    with _lock:
+        found = _made.get(place)
+        if found is None:
+            found = _made[place] = _make(place)
+        return found
+
+
+def _make(place: Place) -> TaskManager | Client:
+    if not place.is_embedded:
+        return Client(place.url)
+    from gtaskman.manager import TaskManager
+
+    config = place.config
+    if not in_main_thread():
+        # This thread may end, and whoever else submits must find a hub that runs.
+        config = config.replace(background=True)
+    return TaskManager(place.url, config).start()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = _allocate_lock()
+    _made.clear()
+
+
+def _stop_all() -> None:
+    while _made:
+        _, manager = _made.popitem()
+        manager.stop()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_stop_all)

@@ -1,0 +1,1 @@
+"""A site to test with: books and their authors, in two databases."""
