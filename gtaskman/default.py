@@ -6,7 +6,6 @@ is per process: a fork makes its own.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import os
 import sys
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
-from gtaskman.places import is_server
-from gtaskman.process import refuse_at_import
+from gtaskman.places import is_elsewhere
+from gtaskman.process import in_main_thread, refuse_at_import
 from gtaskman.task import submitted_by
 
 if TYPE_CHECKING:
     from gtaskman.client import Client
     from gtaskman.handle import TaskHandle
+    from gtaskman.latch import Latch
     from gtaskman.manager import TaskManager
     from gtaskman.report import Report
 
@@ -29,6 +29,7 @@ DEFAULT_URL = "memory://"
 
 _locks: dict[str, Any] = {}  # the one that guards the default manager, once it is needed
 _manager: TaskManager | Client | None = None
+_coming: Latch | None = None  # somebody is about to make it
 _settings: tuple[str | None, Configuration] = (None, Configuration())
 
 
@@ -50,7 +51,7 @@ def configure(url: str | None = None, **options: Any) -> None:
     global _settings
     config = Configuration(**options)
     with _lock():
-        if _manager is not None:
+        if _manager is not None or _coming is not None:
             raise ConfigurationError(
                 "the default manager is at work already: configure it before the first submit, or"
                 " after gtaskman.shutdown()"
@@ -61,22 +62,45 @@ def configure(url: str | None = None, **options: Any) -> None:
 def manager() -> TaskManager | Client:
     """The process's default manager, made and started if it is not there yet.
 
-    With the URL of a server it is a :class:`Client` of that: managers on other hosts, or started
-    here by ``gtaskman run``, do the work.
+    With the URL of a server, or of a Unix socket, it is a :class:`Client` of that: managers on
+    other hosts, or started here by ``gtaskman run``, do the work.
     """
     found = _manager
     return found if found is not None else _make()
 
 
 def _make() -> TaskManager | Client:
-    global _manager
+    global _manager, _coming
     refuse_at_import()
-    with _lock():
-        if _manager is None:
+    from gtaskman.latch import Latch
+
+    while (found := _manager) is None:
+        with _lock():
+            coming, mine = _coming, False
+            if coming is None and _manager is None:
+                coming, mine = Latch(), True
+                _coming = coming
+        if coming is None:
+            continue
+        if not mine:
+            coming.wait()
+            continue
+        # Not under the lock: a start may wait cooperatively, and others would stop the hub there.
+        try:
             url, config = _settings
-            url = url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL
-            _manager = _client(url) if is_server(url) else _embedded(url, config)
-        return _manager
+            _manager = make(url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL, config)
+        finally:
+            _coming = None
+            coming.open()
+    return found
+
+
+def make(url: str, config: Configuration) -> TaskManager | Client:
+    """A manager for this process as the default one would be, started; it is the caller's.
+
+    Raises :class:`ConfigurationError` for a URL that leads nowhere.
+    """
+    return _client(url) if is_elsewhere(url) else _embedded(url, config)
 
 
 def _client(url: str) -> Client:
@@ -88,15 +112,10 @@ def _client(url: str) -> Client:
 def _embedded(url: str, config: Configuration) -> TaskManager:
     from gtaskman.manager import TaskManager
 
-    if not _in_main_thread():
+    if not in_main_thread():
         # The thread may end, and whoever else submits must find a hub that runs.
         config = config.replace(background=True)
     return TaskManager(url, config).start()
-
-
-def _in_main_thread() -> bool:
-    """Whether this is the main native thread, whichever greenlet of it."""
-    return _thread.get_native_id() == os.getpid()
 
 
 def current() -> TaskManager | Client | None:
@@ -167,8 +186,8 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def _after_fork() -> None:
-    global _manager
-    _manager = None
+    global _manager, _coming
+    _manager = _coming = None
     _locks.clear()  # another thread of the original may have held it
 
 

@@ -66,7 +66,7 @@ class Home:
                 errors.append(error)
                 self.left.open()
             started.open()
-            self.left.wait()
+            self._stay()
             get_hub().destroy(destroy_loop=True)
             gone.open()
 
@@ -76,6 +76,15 @@ class Home:
         if errors:
             self.left, self._thread_gone = Latch(), None
             raise errors[0]
+
+    def _stay(self) -> None:
+        """Live here until :meth:`leave`, whatever somebody's code throws out of the hub."""
+        while not self.left.done():
+            try:
+                self.left.wait()
+            except BaseException:
+                # Whoever waits for us would never be told that we are gone.
+                log.exception("something was thrown into the thread of a manager, which goes on")
 
     def leave(self) -> None:
         """Live here no more; on our hub."""

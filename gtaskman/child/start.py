@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -18,6 +19,10 @@ def adopt(settings: Settings) -> None:
     """See the application's files and arguments as it sees them."""
     sys.path[:] = settings.path
     sys.argv[:] = settings.argv
+    if settings.authkey is not None:
+        # Proxies of a multiprocessing.Manager of the application's are let in by this.
+        process = importlib.import_module("multiprocessing.process")
+        process.current_process().authkey = settings.authkey
     try:
         os.chdir(settings.directory)
     except OSError:

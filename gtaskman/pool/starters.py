@@ -373,7 +373,14 @@ def _settings(config: Configuration, preload: tuple[str, ...]) -> Settings:
         nice=config.nice,
         reuse_greenlets=config.reuse_greenlets,
         title=os.path.basename(sys.argv[0] if sys.argv else "") or "python",
+        authkey=_authkey(),
     )
+
+
+def _authkey() -> bytes | None:
+    """By which the application's own ``multiprocessing`` knows its children, if it is in use."""
+    process = sys.modules.get("multiprocessing.process")
+    return bytes(process.current_process().authkey) if process is not None else None
 
 
 def check_system(method: str) -> None:

@@ -21,3 +21,4 @@ class Settings:
     nice: int
     reuse_greenlets: bool
     title: str
+    authkey: bytes | None  # of the application's multiprocessing, if it uses that

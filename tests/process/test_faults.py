@@ -96,6 +96,12 @@ def test_a_worker_that_closes_its_pipe_is_killed(world):
 
 
 @UNPATCHED
+@pytest.mark.parametrize("background", [False, True], ids=["", "background"])
+def test_a_result_that_would_end_the_application_is_a_failure(world, background):
+    world.run(faults.a_result_that_would_end_the_application, background=background)
+
+
+@UNPATCHED
 @pytest.mark.parametrize("what", list(faults.nonsense()))
 def test_nonsense_in_the_pipe_costs_one_worker(world, what):
     world.run(faults.nonsense_in_the_pipe, what=what)

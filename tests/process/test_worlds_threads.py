@@ -26,6 +26,13 @@ def test_the_default_manager_outlives_the_thread_that_first_used_it(world):
     assert told["right"] is True
 
 
+def test_the_default_manager_is_made_once_though_several_want_it_at_once(world):
+    told = world.run(threads.default_manager_for_several_at_once)
+
+    assert told["values"] == [0, 2, 4, 0, 2]
+    assert told["workers"] >= 1
+
+
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 def test_a_background_manager_needs_nobody_who_yields(world, start_method):
     told = world.run(threads.a_main_thread_that_never_yields, start_method=start_method)

@@ -14,7 +14,7 @@ from gtaskman import default
 from gtaskman.client import Client
 from gtaskman.contrib.django.settings import Place, default_place
 from gtaskman.errors import ConfigurationError
-from gtaskman.process import in_main_thread, refuse_at_import
+from gtaskman.process import refuse_at_import
 
 if TYPE_CHECKING:
     from gtaskman.manager import TaskManager
@@ -68,20 +68,8 @@ def _apart(place: Place) -> TaskManager | Client:
     with _lock:
         found = _made.get(place)
         if found is None:
-            found = _made[place] = _make(place)
+            found = _made[place] = default.make(place.url, place.config)
         return found
-
-
-def _make(place: Place) -> TaskManager | Client:
-    if not place.is_embedded:
-        return Client(place.url)
-    from gtaskman.manager import TaskManager
-
-    config = place.config
-    if not in_main_thread():
-        # This thread may end, and whoever else submits must find a hub that runs.
-        config = config.replace(background=True)
-    return TaskManager(place.url, config).start()
 
 
 def _after_fork() -> None:

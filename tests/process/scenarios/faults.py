@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 
 import gevent
 from worlds import parent_of
@@ -317,6 +318,37 @@ def a_result_that_cannot_travel(kind):
         assert "cannot be decoded" in error.message
         assert "it cannot be built here" in error.message
         assert manager.submit(work.whoami).get(timeout=PATIENCE) == pid
+
+
+class Leaver:
+    """Ends the interpreter of the process with this pid when it is decoded there."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __reduce__(self):
+        return _leave, (self.pid,)
+
+
+def _leave(pid):
+    if os.getpid() == pid:
+        sys.exit(1)
+    return Leaver(pid)
+
+
+@gtaskman.task
+def give_a_leaver(pid):
+    return Leaver(pid)
+
+
+def a_result_that_would_end_the_application(background):
+    """It is a failure of its task, and of nothing else."""
+    with stage.manager(background=background, max_processes=1) as manager:
+        handle = manager.submit(give_a_leaver, os.getpid())
+        error = fate(handle)
+        assert type(error) is gtaskman.TaskFailed, error
+        assert "cannot be decoded in the application: SystemExit" in str(error)
+        assert manager.submit(abs, -3).get(stage.PATIENCE) == 3
 
 
 def an_argument_over_the_limit(kind):

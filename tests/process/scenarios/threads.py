@@ -74,6 +74,22 @@ def many_threads(how, **config):
         return {"right": values == right, "stats": manager.stats()["pool"]}
 
 
+def default_manager_for_several_at_once():
+    """Its start waits for a thread of its own, and meanwhile others want it too."""
+    gtaskman.configure(background=True)
+
+    def double(number):
+        return gtaskman.submit(tasks.double, number).get(stage.PATIENCE)
+
+    greenlets = [gevent.spawn(double, each) for each in range(3)]
+    natives = [Thread(double, each) for each in range(2)]
+    gevent.joinall(greenlets, raise_error=True, timeout=stage.PATIENCE)
+    values = [each.value for each in greenlets] + [each.join() for each in natives]
+    workers = len(gtaskman.default.manager().pids())
+    gtaskman.shutdown()
+    return {"values": values, "workers": workers}
+
+
 def default_manager_from_a_thread():
     """First used in a native thread, which ends; then by others."""
     first = Thread(lambda: gtaskman.submit(tasks.where).get(stage.PATIENCE)).join()
