@@ -1,0 +1,1 @@
+"""What gunicorn serves in these tests: an application, its tasks, and the configuration."""

@@ -1,0 +1,52 @@
+"""The application: each answer says which process gave it."""
+
+import json
+import os
+from urllib.parse import parse_qsl
+
+import gtaskman
+from served import work
+
+VERSION = work.version()
+
+
+def app(environ, start_response):
+    given = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+    try:
+        status, value = "200 OK", ROUTES[environ["PATH_INFO"]](**given)
+    except gtaskman.GTaskmanError as error:
+        status, value = "500 Oops", f"{type(error).__name__}: {error}"
+    answer = {"lineage": work.lineage(), "version": VERSION, "value": value}
+    body = json.dumps(answer).encode()
+    start_response(
+        status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    )
+    return [body]
+
+
+def who():
+    return os.getpid()
+
+
+def run(task, **given):
+    """Run a task and wait for its value."""
+    return gtaskman.submit(getattr(work, task), **given).get(timeout=30)
+
+
+def submit(task, **given):
+    """Submit a task and wait for nothing."""
+    return gtaskman.submit(getattr(work, task), **given).id
+
+
+def hang():
+    """What nobody should do: compute in a request, and never yield."""
+    work.touch("hanging")
+    while True:
+        pass
+
+
+def stats():
+    return gtaskman.stats()
+
+
+ROUTES = {"/": who, "/run": run, "/submit": submit, "/hang": hang, "/stats": stats}
