@@ -8,6 +8,7 @@ cloudpickle, where that is installed.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pickle
 import runpy
@@ -20,6 +21,9 @@ from gtaskman.process import importing
 from gtaskman.task import Definition, TaskFunction
 
 MAIN, MAIN_IN_WORKER = "__main__", "__mp_main__"
+# The application's main module, once this process has it. What goes by its name is no witness:
+# multiprocessing gives that name to whatever is the main module when it is imported.
+_main: types.ModuleType | None = None
 
 
 class Reference(NamedTuple):
@@ -48,6 +52,23 @@ def refer(definition: Definition) -> Reference:
     if is_held(target):
         return Reference(MAIN if module == MAIN_IN_WORKER else module, path)
     return Reference(module, path, _by_value(definition))
+
+
+def refer_abroad(definition: Definition) -> Reference:
+    """:func:`refer` for workers of another application, which do not have our main module.
+
+    Code of that travels by value. Raises :class:`TaskTravelError`.
+    """
+    reference = refer(definition)
+    if reference.module != MAIN or reference.value is not None:
+        return reference
+    if importlib.util.find_spec("cloudpickle") is None:
+        raise TaskTravelError(
+            f"task {definition.name} is defined in the main module, which workers of a shared"
+            " manager do not have: put it into a module that both can import, or install"
+            " cloudpickle (pip install 'gtaskman[cloudpickle]')"
+        )
+    return Reference(MAIN, reference.path, _by_value(definition))
 
 
 def is_held(target: Any) -> bool:
@@ -117,9 +138,10 @@ def know_main() -> None:
 
     They send back instances of its classes under that.
     """
+    global _main
     main = sys.modules.get(MAIN)
     if main is not None:
-        sys.modules.setdefault(MAIN_IN_WORKER, main)
+        _main = sys.modules.setdefault(MAIN_IN_WORKER, main)
 
 
 # --- in a worker ---------------------------------------------------------------------------------
@@ -138,9 +160,9 @@ def resolve(reference: Reference, main: Main | None) -> Any:
 
 def import_main(main: Main | None) -> types.ModuleType:
     """The application's main module, imported once, under a name that keeps its guard shut."""
-    known = sys.modules.get(MAIN_IN_WORKER)
-    if known is not None:
-        return known
+    global _main
+    if _main is not None:
+        return _main
     if main is None:
         raise TaskTravelError(
             "the application's main module has no file that a worker could import"
@@ -152,5 +174,10 @@ def import_main(main: Main | None) -> types.ModuleType:
         else:
             content = runpy.run_path(str(main.path), run_name=MAIN_IN_WORKER)
     module.__dict__.update(content)
-    sys.modules[MAIN] = sys.modules[MAIN_IN_WORKER] = module
+    _main = sys.modules[MAIN] = sys.modules[MAIN_IN_WORKER] = module
     return module
+
+
+def is_main_known() -> bool:
+    """Whether this process has the application's main module."""
+    return _main is not None

@@ -12,6 +12,7 @@ HEADS = {"unpatched": "", "patched": PATCH}
 
 GUARDED = """
 import dataclasses
+import multiprocessing.util  # which gives a name to the main module, in a worker to the wrong one
 import sys
 import gtaskman
 

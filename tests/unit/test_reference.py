@@ -13,6 +13,7 @@ import types
 import pytest
 
 from gtaskman import reference
+from gtaskman import reference
 from gtaskman.errors import MainGuardError, TaskTravelError
 from gtaskman.reference import Main, Reference, main_of_application, refer, resolve
 from gtaskman.task import Definition, Task, TaskFunction, task
@@ -267,7 +268,7 @@ def test_code_typed_into_a_console_travels_by_value():
 
 
 def test_a_main_module_without_a_file_cannot_be_imported_again(monkeypatch):
-    monkeypatch.delitem(sys.modules, "__mp_main__", raising=False)
+    monkeypatch.setattr(reference, "_main", None)
     with pytest.raises(TaskTravelError, match="no file"):
         resolve(Reference("__main__", "f"), None)
 

@@ -24,7 +24,7 @@ from gevent.lock import RLock
 from gtaskman.context import Running, running
 from gtaskman.contrib.flask.settings import APP, PER_TASK
 from gtaskman.errors import ConfigurationError
-from gtaskman.reference import MAIN, MAIN_IN_WORKER
+from gtaskman.reference import MAIN, is_main_known
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -151,7 +151,7 @@ class InContext:
 
 
 def _arrived(path: str, function: Callable[..., Any]) -> InContext:
-    if path.partition(":")[0] == MAIN and MAIN_IN_WORKER not in sys.modules:
+    if path.partition(":")[0] == MAIN and not is_main_known():
         # As if it did not load: the worker then imports the main module, and tries again.
         raise AttributeError("the application's main module has not been imported yet")
     return InContext(path, function)
