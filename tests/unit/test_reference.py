@@ -13,7 +13,6 @@ import types
 import pytest
 
 from gtaskman import reference
-from gtaskman import reference
 from gtaskman.errors import MainGuardError, TaskTravelError
 from gtaskman.reference import Main, Reference, main_of_application, refer, resolve
 from gtaskman.task import Definition, Task, TaskFunction, task
