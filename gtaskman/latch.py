@@ -152,7 +152,7 @@ class Latch:
     def _wait_in_greenlet(self, hub: Any, timeout: float | None) -> bool:
         waiter = _Greenlet(hub)
         timer = None
-        self._add(waiter)
+        self.watch(waiter)
         try:
             if timeout is not None:
                 timer = hub.loop.timer(max(timeout, 0))
@@ -173,7 +173,7 @@ class Latch:
     def _wait_in_thread(self, timeout: float | None) -> bool:
         waiter = _Thread()
         end = None if timeout is None else time.monotonic() + timeout
-        self._add(waiter)
+        self.watch(waiter)
         while not self._opened:
             left = _PATIENCE if end is None else min(_PATIENCE, end - time.monotonic())
             if left <= 0 or (not waiter.lock.acquire(True, left) and left < _PATIENCE):
@@ -184,7 +184,11 @@ class Latch:
             self._remove(waiter)
         return self._opened
 
-    def _add(self, waiter: Any) -> None:
+    def watch(self, waiter: Any) -> None:
+        """Call ``waiter.wake(hub, at_once)`` once it is open, right where that happens.
+
+        On any thread, perhaps in a callback of a hub: it must not wait.
+        """
         with _guard:
             if self._waiters is None:
                 self._waiters = [waiter]
@@ -206,7 +210,7 @@ class Latch:
         """Call ``callback(self)`` in this thread's hub once it is open."""
         from gevent import get_hub
 
-        self._add(_Link(get_hub(), callback, self))
+        self.watch(_Link(get_hub(), callback, self))
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Take a :meth:`rawlink` back."""

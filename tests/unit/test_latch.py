@@ -334,7 +334,7 @@ def test_a_collection_of_garbage_at_any_moment_does_not_deadlock():
         gc.disable()
         for allocations in range(1, 60):
             latch, mine = Latch(), Latch()
-            latch._add(Nobody())
+            latch.watch(Nobody())
             gc.set_threshold(0)
             gc.collect()
             Litter(latch)

@@ -1,0 +1,360 @@
+"""``Work``: the open calls of an executor, and the manager that runs them.
+
+::
+
+    Executor -> submit -> manager.submit -> handle
+    Future  <- settle  <- a greenlet    <- its end, on the manager's hub
+
+It knows nothing of the executor, and so outlives one that nobody holds any more: what was
+submitted is done, and then the manager that it made is stopped.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+from gevent import getcurrent, monkey
+from gevent._hub_local import get_hub_if_exists
+
+from gtaskman.errors import (
+    GTaskmanError,
+    ManagerStopped,
+    PayloadError,
+    RemoteTraceback,
+    TaskTravelError,
+    WorkerCrashed,
+)
+from gtaskman.futures.calls import NotPrepared
+from gtaskman.futures.errors import (
+    ExecutorShutDown,
+    InitializerFailed,
+    Unpicklable,
+    WorkerLost,
+)
+from gtaskman.futures.future import Future
+from gtaskman.futures.vigil import begin_vigil
+from gtaskman.handle import TaskHandle
+from gtaskman.latch import Latch
+from gtaskman.manager import TaskManager
+from gtaskman.report import TaskStatus
+
+log = logging.getLogger(__name__)
+
+# Guards counts and marks: held for a few instructions, in which nothing waits.
+_guard = monkey.get_original("_thread", "RLock")()
+_alive: set[Work] = set()  # what the interpreter's end waits for
+_exiting = False
+
+
+class Work:
+    """The open calls of an executor.
+
+    ``make`` gives the manager, which is started with the first call. If it is ``owned`` it is
+    stopped when the last call has ended after :meth:`close`.
+    """
+
+    def __init__(self, make: Callable[[], TaskManager], owned: bool) -> None:
+        self._make = make
+        self._owned = owned
+        self._manager: TaskManager | None = None
+        self._starting = False
+        self._started = Latch()
+        self._open: dict[str, Future] = {}
+        self._count = 0  # calls that are open, or about to be
+        self._closed = False
+        self._idle = Latch()  # it is closed, and no call is open
+        self._settling: set[Any] = set()  # greenlets in which futures are being settled
+        self._failure: InitializerFailed | None = None
+        self._ended_by: str | None = None  # who has ended the workers
+
+    # --- calls
+
+    def submit(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future:
+        """Hand a call to the manager. Raises what :meth:`Executor.submit` raises."""
+        self._enter()
+        try:
+            manager = self._start()
+            handle = manager.submit(task, *args, **kwargs)
+        except (PayloadError, TaskTravelError) as error:
+            self._leave()
+            return self._refused(error)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, ManagerStopped) and not isinstance(error, ExecutorShutDown):
+                raise ExecutorShutDown(str(error)) from error
+            raise
+        future = Future(handle, self)
+        future.vigil = begin_vigil(manager.hub)
+        self._open[handle.id] = future
+        if handle.done():
+            self._settle(handle)
+        else:
+            handle.watch(_Watch(self, handle))
+        return future
+
+    def _refused(self, error: GTaskmanError) -> Future:
+        """The future of a call that cannot travel: there the original raises that."""
+        future = Future(None, self)
+        if isinstance(error, PayloadError):
+            error = _because(Unpicklable(str(error)), error.__cause__ or error)
+        future.set_exception(error)
+        return future
+
+    def _enter(self) -> None:
+        with _guard:
+            if self._failure is not None:
+                raise InitializerFailed(*self._failure.args) from self._failure.__cause__
+            if self._closed:
+                raise ExecutorShutDown("cannot schedule new futures after shutdown")
+            if _exiting:
+                raise ExecutorShutDown("cannot schedule new futures after interpreter shutdown")
+            self._count += 1
+            _alive.add(self)
+
+    def _leave(self, future: Future | None = None) -> None:
+        if future is not None and future.vigil is not None:
+            future.vigil.end()
+        with _guard:
+            self._count -= 1
+            idle = not self._count
+            if idle and (self._closed or not self._owned):
+                _alive.discard(self)
+        if idle and self._closed:
+            self._on_idle()
+
+    def _start(self) -> TaskManager:
+        """The manager, made and started by whoever comes first."""
+        while self._manager is None:
+            with _guard:
+                mine, self._starting = not self._starting, True
+                started = self._started
+            if not mine:
+                started.wait()
+                continue
+            try:
+                self._manager = self._make().start()
+            finally:
+                self._starting, self._started = False, Latch()
+                started.open()
+        return self._manager
+
+    # --- ends of calls
+
+    def on_end(self, handle: TaskHandle) -> None:
+        """A task has ended: settle its future. On the manager's hub, or if that was while it was
+        being submitted, in the thread that did so."""
+        hub = self._manager.hub if self._manager is not None else None
+        if hub is not None and hub is get_hub_if_exists():
+            # In a greenlet: the callbacks of futures may wait, and a callback of the hub may not.
+            gevent.spawn_raw(self._settle, handle)
+        else:
+            self._settle(handle)
+
+    def _settle(self, handle: TaskHandle) -> None:
+        future = self._open.pop(handle.id, None)
+        if future is None:
+            return  # cancelled, or broken
+        self._settling.add(getcurrent())
+        try:
+            self._tell(future, handle)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            # Of an Exception in a callback the future itself has taken care.
+            log.exception("the future of task %s, or a callback of its, raised", handle.id)
+        finally:
+            self._settling.discard(getcurrent())
+            self._leave(future)
+
+    def _tell(self, future: Future, handle: TaskHandle) -> None:
+        report = handle.report
+        if report.status is TaskStatus.COMPLETED:
+            future.set_result(report.result)
+            return
+        error = handle.exception
+        assert error is not None
+        cause = error.__cause__
+        if isinstance(cause, NotPrepared):
+            self._break(future, cause)
+        elif isinstance(error, WorkerCrashed):
+            future.set_exception(_because(WorkerLost(str(error)), error))
+        elif report.status is not TaskStatus.CANCELLED:
+            future.set_exception(_own(error))
+        elif self._ended_by is not None:
+            lost = WorkerLost(f"task {report.name} ({report.id}) was ended by {self._ended_by}")
+            future.set_exception(_because(lost, error))
+        else:
+            future.note_cancelled()
+
+    def _break(self, future: Future, cause: NotPrepared) -> None:
+        """The initializer has failed: nothing can be done, now or later."""
+        failure = InitializerFailed(f"the initializer failed in a worker: {cause.message}")
+        failure.__cause__ = RemoteTraceback(cause.text)
+        with _guard:
+            first = self._failure is None
+            self._failure = self._failure or failure
+        if first:
+            log.critical("%s\n%s", failure, cause.text)
+        future.set_exception(failure)
+        for other in list(self._open.values()):
+            handle = other.handle
+            if handle is not None and self._open.pop(handle.id, None) is not None:
+                handle.cancel("the initializer of its executor has failed")
+                try:
+                    other.set_exception(_because(InitializerFailed(*failure.args), failure))
+                finally:
+                    self._leave(other)
+
+    def withdraw(self, futures: Iterable[Future]) -> None:
+        """Take back those calls that no worker has; they are cancelled when this returns."""
+        manager = self._manager
+        if manager is None:
+            return
+
+        def take_back() -> list[Future]:
+            # On the manager's hub, where nothing can come between the question and the cancel.
+            return [each for each in futures if self._take_back(each)]
+
+        for future in manager.at_home(take_back):
+            try:
+                future.note_cancelled()
+            finally:
+                self._leave(future)
+
+    def _take_back(self, future: Future) -> bool:
+        """Take a call back if no worker has it; gives whether the future is to be settled so."""
+        handle = future.handle
+        if handle is None or handle.done() or handle.taken:
+            return False
+        if self._open.pop(handle.id, None) is None:
+            return False
+        if handle.cancel("its future was cancelled"):
+            return True
+        self._open[handle.id] = future
+        return False
+
+    def check_home(self) -> None:
+        """Raise :class:`ForkedManagerError` in a fork of the process that submitted."""
+        if self._manager is not None:
+            self._manager.home()
+
+    # --- the end
+
+    def close(self, cancel: bool = False) -> None:
+        """Take no more calls, and with ``cancel`` take back what waits; returns at once.
+
+        The workers end when the last call has.
+        """
+        with _guard:
+            self._closed = True
+            idle = not self._count
+        if cancel:
+            self.withdraw(list(self._open.values()))
+        if idle:
+            self._on_idle()
+
+    def _on_idle(self) -> None:
+        """It is closed, and no call is open: nothing is left to do."""
+        self._idle.open()
+        if self._owned:
+            self._post(self._stop)
+
+    def _stop(self) -> None:
+        if self._manager is not None:
+            self._manager.stop(0)
+        _alive.discard(self)
+
+    def await_end(self) -> None:
+        """After :meth:`close`: wait until every call has ended and the workers are gone.
+
+        Called by the callback of a future it does not wait: it would wait for itself.
+        """
+        if getcurrent() in self._settling:
+            return
+        self._idle.wait()
+        if self._owned:
+            self._stop()
+
+    def end_workers(self, kill: bool, by: str) -> None:
+        """Close, and stop what runs: at once with ``kill``; returns without waiting."""
+        self._ended_by = by
+        self.close(cancel=True)
+        if self._owned:
+            self._post(self._end_workers, kill)
+        else:
+            for future in list(self._open.values()):
+                if future.handle is not None:
+                    future.handle.cancel(f"it was ended by {by}")
+
+    def _end_workers(self, kill: bool) -> None:
+        assert self._manager is not None
+        for pid in self._manager.pids() if kill else ():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self._stop()
+
+    def _post(self, function: Callable[..., None], *args: Any) -> None:
+        """Call it in a greenlet of the manager's hub, if there is one; may be called anywhere."""
+        manager = self._manager
+        hub = manager.hub if manager is not None else None
+        if hub is not None and hub.loop is not None:
+            hub.loop.run_callback_threadsafe(gevent.spawn_raw, function, *args)
+
+    def __repr__(self) -> str:
+        return f"<Work open={len(self._open)} closed={self._closed}>"
+
+
+class _Watch:
+    """Waits for the end of a task without a greenlet or a thread; see :class:`Latch`."""
+
+    __slots__ = ("_handle", "_work")
+
+    def __init__(self, work: Work, handle: TaskHandle) -> None:
+        self._work, self._handle = work, handle
+
+    def wake(self, _here: Any, _at_once: bool) -> None:
+        self._work.on_end(self._handle)
+
+
+def _own(error: BaseException) -> BaseException:
+    """The exception that the task raised, with the remote traceback as its cause; ``error``, which
+    has all that in words, if it could not travel."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, RemoteTraceback):
+        return error
+    if type(cause) is PayloadError:
+        return _because(Unpicklable(*cause.args), cause.__cause__ or cause)
+    return cause
+
+
+def _because(error: GTaskmanError, cause: BaseException) -> GTaskmanError:
+    error.__cause__ = cause
+    return error
+
+
+def _at_exit() -> None:
+    """As in the original, the interpreter ends when all that was submitted has."""
+    global _exiting
+    with _guard:
+        _exiting = True
+    for work in list(_alive):
+        work.close()
+        work.await_end()
+
+
+def _after_fork() -> None:
+    global _guard
+    _guard = monkey.get_original("_thread", "RLock")()  # another thread may have held it
+    _alive.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
