@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks local`, `... redis`, `... services`, `... gunicorn`."""
+"""The command line: `python -m benchmarks local`, `redis`, `services`, `gunicorn` or `host`."""
 
 import importlib
 import sys
@@ -12,6 +12,7 @@ from benchmarks import machine, record, table
 from benchmarks.catalog import PEERS, SCENARIOS
 from benchmarks.gunicorn import catalog as gunicorn_catalog
 from benchmarks.gunicorn import rounds as gunicorn_rounds
+from benchmarks.host import catalog as host_catalog
 from benchmarks.redis import catalog as redis_catalog
 from benchmarks.redis import rounds as redis_rounds
 from benchmarks.redis import server as redis_server
@@ -157,6 +158,34 @@ def gunicorn(
     )
     gunicorn_catalog.enter()
     runs = gunicorn_rounds.run(plan)
+    sys.exit(measure(plan, machine.facts(), runs, json_path, None, ""))
+
+
+@cli.command()
+@click.option("--rounds", type=click.IntRange(min=1), help=f"How many rounds. [{ROUNDS}]")
+@click.option("--quick", is_flag=True, help="Smaller sizes; one round unless --rounds says more.")
+@click.option("--only", type=Names(list(host_catalog.SCENARIOS)), help="These scenarios.")
+@click.option("--peers", type=Names(list(host_catalog.PEERS)), help="These contestants.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all numbers.")
+def host(
+    rounds: int | None,
+    quick: bool,
+    only: list[str] | None,
+    peers: list[str] | None,
+    json_path: Path | None,
+) -> None:
+    """Measure a manager that a host shares, over its Unix socket, beside an embedded one.
+
+    Exit status 0: all results were right, whatever the targets say. 1: one was wrong or missing.
+    """
+    plan = Plan(
+        scenarios=only or list(host_catalog.SCENARIOS),
+        peers=peers or list(host_catalog.PEERS),
+        rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+        quick=quick,
+    )
+    host_catalog.enter()
+    runs = run_local(plan, "benchmarks.host.contestant")
     sys.exit(measure(plan, machine.facts(), runs, json_path, None, ""))
 
 

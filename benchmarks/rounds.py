@@ -98,15 +98,17 @@ def _installed(package: str) -> bool:
     return spec is not None and spec.origin is not None  # a bare directory has no origin
 
 
-def run(plan: Plan) -> Iterator[Run]:
-    """Run the plan; each run comes when it is over."""
+def run(plan: Plan, contestant: str = "benchmarks.contestant") -> Iterator[Run]:
+    """Run the plan, with this module for each contestant; each run comes when it is over."""
     for name, number, place, peer in plan.steps():
-        yield _run_one(name, number, place, peer, plan.size(name))
+        yield _run_one(contestant, name, number, place, peer, plan.size(name))
 
 
-def _run_one(name: str, number: int, place: int, peer: str, size: dict[str, float]) -> Run:
+def _run_one(
+    contestant: str, name: str, number: int, place: int, peer: str, size: dict[str, float]
+) -> Run:
     try:
-        answer = _ask(["-m", "benchmarks.contestant", peer, name, json.dumps(size)])
+        answer = _ask(["-m", contestant, peer, name, json.dumps(size)])
     except ContestantFailed as failure:
         return Run(name, number, place, peer, error=str(failure), details=failure.details)
     return Run(name, number, place, peer, answer["metrics"], answer["checked"])

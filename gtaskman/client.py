@@ -11,6 +11,7 @@ and after a fork. It runs nothing, and never imports the manager.
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import os
 import sys
@@ -26,6 +27,7 @@ from gevent.hub import get_hub
 
 from gtaskman import mapping
 from gtaskman.backoff import Backoff
+from gtaskman.distant import Reading, RemoteHandle, Ticket
 from gtaskman.envelope import Hints, Keyring, read_result
 from gtaskman.errors import (
     PayloadError,
@@ -34,12 +36,12 @@ from gtaskman.errors import (
     TaskTravelError,
     WaitTimeout,
 )
+from gtaskman.places import is_socket
 from gtaskman.queues.sending import Call, Sealer, check_entered, send_back
 from gtaskman.redis.address import Address
 from gtaskman.redis.ledger import Entry, Ledger
 from gtaskman.redis.line import Line
 from gtaskman.redis.record import KINDS, LETTERS, STATUSES, Record, report_of, report_without_result
-from gtaskman.distant import Reading, RemoteHandle, Ticket
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages.base import statuses
 from gtaskman.task import LIMITS, Definition, Task, TaskFunction, fresh_id, registry
@@ -60,9 +62,21 @@ class Client:
     as sent when ``wait_replicas`` replicas of the server have it too, which costs another trip and
     makes it survive a failover.
 
+    With the URL of a Unix socket, ``unix:///path``, it uses the manager of this host that listens
+    there; see :mod:`gtaskman.host`.
+
     Raises :class:`ConfigurationError` for a URL that leads nowhere. Nothing is opened before the
     first call.
     """
+
+    def __new__(cls, url: Any = None, *_args: Any, **_more: Any) -> Client:
+        _import_what_hubs_need()
+        # By name: that room can be taken away, and stands above us.
+        if cls is Client and is_socket(url):
+            room = importlib.import_module("gtaskman.host.client")
+            made: Client = object.__new__(room.HostClient)
+            return made
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -89,7 +103,6 @@ class Client:
         self._requests = itertools.count(1)
         self._nonce = os.urandom(8).hex()
         self._options: dict[int, dict[str, Any]] = {}
-        _import_what_hubs_need()
 
     # --- sending
 

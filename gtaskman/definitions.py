@@ -6,12 +6,22 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from gtaskman.errors import TaskDefinitionError
-from gtaskman.reference import is_held
-from gtaskman.task import Definition, Task, TaskFunction, call, name_of
+from gtaskman.errors import TaskDefinitionError, TaskOptionError
+from gtaskman.reference import Reference, is_held
+from gtaskman.task import Definition, Task, TaskFunction, call, fresh_id, name_of
+from gtaskman.terms import Terms
 
 _PLAIN = (types.FunctionType, types.BuiltinFunctionType, type)
 _KEPT = 4096  # definitions of plain functions that are kept
+
+
+class Elsewhere:
+    """The target of a definition whose code this process need not have: its workers find it."""
+
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
+        self.__module__ = reference.module
+        self.__qualname__ = reference.path
 
 
 class Definitions:
@@ -46,6 +56,27 @@ class Definitions:
         definition = self._carried.get(name) or Definition(name=name, kind="sync", target=call)
         _keep(self._carried, name, definition)
         return definition, (function,)
+
+    def call(
+        self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, Definition, tuple[Any, ...], dict[str, Any], Terms]:
+        """What is submitted with these arguments: the id, the definition, the arguments that
+        travel, and the terms.
+
+        Raises :class:`TaskOptionError` and :class:`TaskDefinitionError`.
+        """
+        if isinstance(task, Task):
+            if args or kwargs:
+                raise TaskOptionError(
+                    f"{task.definition.name} is a task that was built with its options: submit it"
+                    " without further arguments",
+                    task.definition.name,
+                )
+            return task.id, task.definition, *task.arguments(), task.terms
+        definition, carried = self.of(task)
+        if carried:
+            args = carried + args
+        return fresh_id(), definition, args, kwargs, definition.terms
 
 
 def check_callable(function: Any) -> None:

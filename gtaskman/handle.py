@@ -88,12 +88,23 @@ class TaskHandle(Latch):
         return self._job.report()
 
     @property
+    def taken(self) -> bool:
+        """Whether a worker has it, begun or not."""
+        job = self._job
+        return job is not None and bool(job.number)
+
+    @property
     def exception(self) -> BaseException | None:
         """What ``get`` would raise, or None."""
         report = self._report
         if report is None or report.status is TaskStatus.COMPLETED:
             return None
         return self._error(report)
+
+    @property
+    def portable_exception(self) -> bytes | None:
+        """The task's own exception as a pickle, for another process; None if it cannot travel."""
+        return self._exception
 
     def progress(self) -> Iterator[Report]:
         """The task's reports from now on as they come; the last one ends it."""

@@ -6,6 +6,7 @@ calls over; a fork of the process finds out that nothing of this is its own.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import time
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HANDOVER = 30.0  # seconds that another thread waits for our hub to take its call
+_GOING = 5.0  # seconds that a thread of ours may take to go
 _STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
 
 
@@ -57,6 +59,7 @@ class Home:
         """
         started, errors = Latch(), []
         gone = self._thread_gone = Latch()
+        _apart.add(self)
 
         def run() -> None:
             try:
@@ -68,6 +71,7 @@ class Home:
             started.open()
             self._stay()
             get_hub().destroy(destroy_loop=True)
+            _apart.discard(self)
             gone.open()
 
         # The original: a patched one would be a greenlet on the caller's hub.
@@ -92,11 +96,18 @@ class Home:
         self.left.open()
 
     def await_left(self) -> None:
-        """Wait until everything has gone from here, a thread of our own included."""
+        """Wait until everything has gone from here, a thread of our own included.
+
+        Raises what :meth:`check` does.
+        """
+        self.check()
         self.left.wait()
+        self.await_thread()
+
+    def await_thread(self, timeout: float | None = None) -> None:
+        """Wait until the thread of our own has gone, if there is one."""
         if self._thread_gone is not None and not self.is_here():
-            # The thread itself: an interpreter that ends while it takes its hub down may crash.
-            self._thread_gone.wait()
+            self._thread_gone.wait(timeout)
 
     def forget(self) -> None:
         """In a fork of the process: nothing of this is ours."""
@@ -108,10 +119,21 @@ class Home:
     # --- being there
 
     def check(self) -> Any:
-        """The hub. Raises :class:`ForkedManagerError` in a fork of the process."""
+        """The hub. Raises :class:`ForkedManagerError` in a fork of the process, and
+        :class:`GTaskmanError` when our thread has ended: nothing will happen here any more."""
         if self.forked:
             raise foreign(self.pid, self._what)
+        if self.deserted:
+            raise GTaskmanError(
+                f"{self._what} lived on a thread that has ended: stop it in that thread before, or"
+                " use Configuration(background=True)"
+            )
         return self.hub
+
+    @property
+    def deserted(self) -> bool:
+        """Whether our thread has ended while somebody still lived here."""
+        return self.hub is not None and self.hub.dead and not self.left.done()
 
     def is_here(self) -> bool:
         """Whether this thread's hub is the one."""
@@ -197,3 +219,16 @@ class HomeLatch(Latch):
 
 def _nothing() -> None:
     pass
+
+
+_apart: set[Home] = set()  # those with a thread of their own, until that has taken its hub down
+
+
+def _at_exit() -> None:
+    """An interpreter that ends while a thread takes its hub down may crash."""
+    for home in list(_apart):
+        if home.left.done() and home.pid == os.getpid():
+            home.await_thread(_GOING)
+
+
+atexit.register(_at_exit)

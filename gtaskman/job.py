@@ -7,7 +7,7 @@ its part. Everybody else sees the immutable reports that are made of it.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -31,6 +31,9 @@ OVERHEAD = 1024  # bytes that a waiting task takes beside its payload, roughly
 # collector need not look at each of very many tasks, which takes as long as to hand them out.
 class Job(msgspec.Struct, gc=False, eq=False):
     """One task between ``submit`` and its last report."""
+
+    # Whether its result stays as its worker has encoded it: it is for another process.
+    opaque: ClassVar[bool] = False
 
     id: str
     definition: Definition

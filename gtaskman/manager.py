@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import gevent
 import msgspec
@@ -35,7 +35,6 @@ from gtaskman.errors import (
     ManagerStopped,
     PayloadError,
     TaskDefinitionError,
-    TaskOptionError,
 )
 from gtaskman.events import Callback, Events
 from gtaskman.handle import TaskHandle
@@ -48,7 +47,7 @@ from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages import Archivist, TaskStorage
-from gtaskman.task import Definition, Task, TaskFunction, fresh_id
+from gtaskman.task import Definition, TaskFunction, fresh_id
 from gtaskman.terms import DEFAULT, Terms
 from gtaskman.timetable import Timetable
 from gtaskman.wire import messages
@@ -57,9 +56,10 @@ from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 _ENOUGH = 64  # tasks that may wait for the loop to turn
-_STALLED = 4.0  # seconds after which a hub that has not answered is said to stand still
 _LAST_REPORTS = 10.0  # seconds that a storage has for the last reports when a manager stops
 STOPPED = "the manager was stopped"
 _EVENTS = {
@@ -78,6 +78,19 @@ class State(enum.Enum):
 
 
 _RUNNING = State.RUNNING  # a member is slow to look up in its class
+
+
+class Companion(Protocol):
+    """What lives on a manager's hub, and ends with it."""
+
+    def on_stopping(self) -> None:
+        """The manager takes no more tasks."""
+
+    def on_stopped(self) -> None:
+        """Every task has ended; the hub is left when this returns. It may wait."""
+
+    def forget(self) -> None:
+        """This is a fork of the process: nothing of it is ours."""
 
 
 class TaskManager:
@@ -116,7 +129,7 @@ class TaskManager:
         self._ready = Latch()
         self._stop_at = float("inf")  # when tasks have had time enough, on the monotonic clock
         self._drained: Latch | None = None
-        self._asked = self._answered = 0.0  # by other threads, whether our hub runs
+        self._companions: list[Companion] = []
         self._line = self._make_line()
         kept = storages.connect(storage, self.config)
         self.storage = kept
@@ -197,6 +210,8 @@ class TaskManager:
             self._home.keep_alive()
             if self._ebb is not None:
                 self._ebb.open()  # whoever waits to submit has been told too late
+            for companion in self._companions:
+                companion.on_stopping()
             gevent.spawn(self._stop_in_order)
         elif self._drained is not None:
             self._drained.open()
@@ -216,6 +231,8 @@ class TaskManager:
         timetable.close()
         if isinstance(self._archive, Archivist) and not self._archive.flush(_LAST_REPORTS):
             log.error("the storage has not taken the last reports within %.0f s", _LAST_REPORTS)
+        for companion in self._companions:
+            companion.on_stopped()
         self._state = State.STOPPED
         _running.discard(self)
         self._home.leave()
@@ -269,6 +286,12 @@ class TaskManager:
             self._pool.forget()
         if self._timetable is not None:
             self._timetable.close()
+        for companion in self._companions:
+            companion.forget()
+
+    def accompany(self, companion: Companion) -> None:
+        """Have something told when this manager stops."""
+        self._companions.append(companion)
 
     # --- submitting
 
@@ -283,18 +306,7 @@ class TaskManager:
         if type(task) is TaskFunction:
             task.check(args, kwargs)
             return self._submit(fresh_id(), task.definition, args, kwargs, task.terms)
-        if isinstance(task, Task):
-            if args or kwargs:
-                raise TaskOptionError(
-                    f"{task.definition.name} is a task that was built with its options: submit it"
-                    " without further arguments",
-                    task.definition.name,
-                )
-            return self._submit(task.id, task.definition, *task.arguments(), task.terms)
-        definition, carried = self._definitions.of(task)
-        if carried:
-            args = carried + args
-        return self._submit(fresh_id(), definition, args, kwargs, definition.terms)
+        return self._submit(*self._definitions.call(task, args, kwargs))
 
     def map(
         self,
@@ -432,6 +444,36 @@ class TaskManager:
                 self._archive.delete(job.id)
             raise
 
+    def take_in(self, job: Job) -> None:
+        """Take in a job that was made elsewhere, and has a handle already; on our hub.
+
+        Raises what :meth:`submit` raises; it does not wait: see :meth:`ebb`.
+        """
+        if self._state is not State.RUNNING:
+            raise ManagerStopped("this manager is stopping and takes no more tasks")
+        if job.definition.number not in self._known:
+            self._make_known(job.definition)
+        if self._jobs.setdefault(job.id, job) is not job:
+            raise DuplicateTaskError(job.id)
+        try:
+            if job.terms is DEFAULT:
+                self._accept(job)
+            elif job.unique:
+                self._accept_unique(job)
+            else:
+                self._accept_under_terms(job)
+        except BaseException:
+            self._jobs.pop(job.id, None)
+            raise
+
+    def ebb(self) -> Latch | None:
+        """While more waits than may, what opens when less does; else None."""
+        if self._pending <= self.config.max_pending_bytes or self._state is not State.RUNNING:
+            return None
+        if self._ebb is None or self._ebb.done():
+            self._ebb = Latch()
+        return self._ebb
+
     def _accept_for_other(self, job: Job) -> None:
         """Take in a job that another thread has submitted, and has a handle of."""
         if self._state is not State.RUNNING:
@@ -446,12 +488,9 @@ class TaskManager:
 
     def _await_ebb(self) -> None:
         """Too much waits: so does whoever adds to it, unless that is a callback of a hub."""
-        while self._pending > self.config.max_pending_bytes and self._state is State.RUNNING:
+        while (ebb := self.ebb()) is not None:
             if getcurrent() is get_hub_if_exists():
                 return
-            ebb = self._ebb
-            if ebb is None or ebb.done():
-                ebb = self._ebb = Latch()
             ebb.wait()
 
     # --- the pump
@@ -886,17 +925,13 @@ class TaskManager:
         """That hub. Raises :class:`ForkedManagerError` in a fork of its process."""
         return self._home.check()
 
+    def at_home(self, function: Callable[[], T]) -> T:
+        """What ``function`` gives on that hub, whichever thread asks; here before there is one."""
+        return self._home.ask(function)
+
     def is_stalled(self) -> bool:
         """Whether our hub has not answered since the last call of this, from another thread."""
-        now = time.monotonic()
-        if self._asked > self._answered:
-            return now - self._asked > _STALLED
-        self._asked = now
-        self._home.post(self._answer)
-        return False
-
-    def _answer(self) -> None:
-        self._answered = time.monotonic()
+        return self._home.is_stalled()
 
     def __repr__(self) -> str:
         return (

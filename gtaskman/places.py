@@ -1,4 +1,4 @@
-"""Where queues and storages may be: which URLs name a server. Nothing is opened here."""
+"""Where queues, storages and managers may be: what URLs name. Nothing is opened here."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ SERVERS = (
 def is_server(url: object) -> bool:
     """Whether this is a URL that names a server."""
     return isinstance(url, str) and url.partition(":")[0].lower() in SERVERS
+
+
+def is_socket(url: object) -> bool:
+    """Whether this is a URL that names the Unix socket of a manager on this host."""
+    return isinstance(url, str) and url.partition(":")[0].lower() == "unix"
+
+
+def is_elsewhere(url: object) -> bool:
+    """Whether tasks that go there are run by managers in other processes."""
+    return is_server(url) or is_socket(url)

@@ -6,12 +6,19 @@ the top of a module must not start work, or each of them would start more of the
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import os
 from collections.abc import Iterator
 
 from gtaskman.errors import MainGuardError
 
 _importing: str | None = None
+
+
+def in_main_thread() -> bool:
+    """Whether this is the main native thread, whichever greenlet of it."""
+    return _thread.get_native_id() == os.getpid()
 
 
 @contextlib.contextmanager

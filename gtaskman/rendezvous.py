@@ -125,9 +125,9 @@ class Rendezvous:
             if _is_there(lock, name, folder):
                 break
             os.close(lock)  # whoever had it has just removed it
+        self._lock, self._pid = lock, os.getpid()
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()}, {who}".encode()[:4096])
-        self._lock, self._pid = lock, os.getpid()
 
     def _bind(self, folder: int) -> gevent.socket.socket:
         with contextlib.suppress(FileNotFoundError):
@@ -159,7 +159,8 @@ class Rendezvous:
     def connect(self) -> gevent.socket.socket:
         """A connection to whoever listens here.
 
-        Raises :class:`Nobody`, and :class:`ConfigurationError` if it is not ours to go to.
+        Raises :class:`Nobody`, :class:`ServerUnavailable` if too many are waiting there already,
+        and :class:`ConfigurationError` if it is not ours to go to.
         """
         try:
             with self._inside() as folder:
@@ -170,7 +171,15 @@ class Rendezvous:
     def _connect(self, folder: int) -> gevent.socket.socket:
         connection = gevent.socket.socket(AF_UNIX, SOCK_STREAM)
         try:
+            # At once or never: while too many wait there, the system has nothing to wait for.
+            connection.settimeout(0.0)
             connection.connect(f"/proc/self/fd/{folder}/{self.path.name}")
+            connection.settimeout(None)
+        except BlockingIOError:
+            connection.close()
+            raise ServerUnavailable(
+                f"whoever listens at {self.path} is too busy to answer, or stopped"
+            ) from None
         except PermissionError:
             connection.close()
             raise _will_not_do(self.path, "this user may not use it") from None
@@ -207,6 +216,8 @@ def _listens(rendezvous: Rendezvous) -> bool:
         rendezvous.connect().close()
     except Nobody:
         return False
+    except ServerUnavailable:
+        pass  # it is busy
     return True
 
 

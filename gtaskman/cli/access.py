@@ -12,59 +12,84 @@ import click
 
 from gtaskman.cli.exits import failure
 from gtaskman.errors import ConfigurationError, GTaskmanError
+from gtaskman.places import is_socket
 from gtaskman.redis.address import Address
 
 if TYPE_CHECKING:
     from gtaskman.client import Client
+    from gtaskman.host.address import SocketAddress
 
 PATIENCE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
 class Access:
-    """The server that the command line or the environment names, if any."""
+    """The server, or the socket, that the command line or the environment names, if any."""
 
-    url: Address | None
+    url: Address | SocketAddress | None
     namespace: str | None
     patience: float
 
     @property
     def address(self) -> Address:
         """Where the server is. Raises :class:`click.UsageError` if nobody has said."""
+        where = self.where
+        if not isinstance(where, Address):
+            raise click.UsageError(
+                f"{where} is the socket of a manager, and this command is about a server: give"
+                " the URL of that, for example redis://localhost:6379/0"
+            )
+        return where
+
+    @property
+    def where(self) -> Address | SocketAddress:
+        """The server or the socket. Raises :class:`click.UsageError` if nobody has said."""
         if self.url is None:
             raise click.UsageError(
                 "which server? Give --url, or set GTASKMAN_URL, for example to"
-                " redis://localhost:6379/0"
+                " redis://localhost:6379/0 or unix:///run/app/gtaskman.sock"
             )
         return self.url
 
     @contextmanager
     def client(self, queue: str | None = None) -> Iterator[Client]:
         """A client of it, which is closed afterwards."""
-        from gtaskman.client import Client
-
-        with Client(
-            self.address,
-            queue=queue or "default",
-            namespace=self.namespace,
-            patience=self.patience,
-        ) as client:
+        with self._client(self.where, queue or "default") as client:
             yield client
 
+    def _client(self, where: Address | SocketAddress, queue: str) -> Client:
+        from gtaskman.client import Client
 
-def _address(_ctx: click.Context, _param: click.Parameter, url: str | None) -> Address | None:
+        if isinstance(where, Address):
+            return Client(where, queue=queue, namespace=self.namespace, patience=self.patience)
+        if self.namespace is not None:
+            raise click.UsageError("--namespace is for a server, and the URL is a socket's")
+        return Client(str(where), queue=queue, patience=self.patience)
+
+
+def _address(
+    _ctx: click.Context, _param: click.Parameter, url: str | None
+) -> Address | SocketAddress | None:
     """What ``--url`` names."""
     if url is None:
         return None
     if url.startswith("memory:"):
         raise click.BadParameter(
             "memory:// is the queue of a single process, which nobody else can reach: this command"
-            " takes the URL of a server, such as redis://localhost:6379/0"
+            " takes the URL of a server, such as redis://localhost:6379/0, or that of a manager's"
+            " socket, such as unix:///run/app/gtaskman.sock"
         )
     try:
-        return Address.parse(url)
+        return socket_address(url) if is_socket(url) else Address.parse(url)
     except ConfigurationError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def socket_address(url: str) -> SocketAddress:
+    """The address of a manager's socket. Raises :class:`ConfigurationError`."""
+    from gtaskman.host.address import SocketAddress
+
+    return SocketAddress.parse(url)
 
 
 class Command(click.Command):
@@ -86,7 +111,7 @@ class Command(click.Command):
                 envvar="GTASKMAN_URL",
                 show_envvar=True,
                 help="The server: redis://, rediss://, redis+socket://, redis+sentinel://,"
-                " redis+cluster:// or embedded:PATH.",
+                " redis+cluster:// or embedded:PATH; or a manager's socket, unix:///PATH.",
             ),
             click.Option(["--namespace"], help="Keeps applications apart that share a server."),
             click.Option(

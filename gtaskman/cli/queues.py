@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
 from gtaskman.cli import show
 from gtaskman.cli.access import Access, Command
+from gtaskman.redis.address import Address
 from gtaskman.redis.keys import queues_key
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.server import Server
+from gtaskman.report import TaskStatus
+
+if TYPE_CHECKING:
+    from gtaskman.host.client import HostClient
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 _name = click.argument("queue", default="default")
@@ -72,6 +77,26 @@ def _standing(ledger: Ledger) -> Standing:
     )
 
 
+def _standing_of(client: HostClient) -> Standing:
+    """The queue of the manager that a client of a socket goes to."""
+    info, numbers = client.info(), client.stats()["pool"]
+    return Standing(
+        info["name"],
+        info["paused"],
+        1,
+        info["waiting"],
+        info["delayed"],
+        info["running"],
+        client.count(TaskStatus.COMPLETED),
+        client.count(TaskStatus.FAILED),
+        client.count(TaskStatus.CANCELLED),
+        numbers["total_tasks"],
+        numbers["completed_tasks"],
+        numbers["failed_tasks"],
+        numbers["cancelled_tasks"],
+    )
+
+
 @click.command(cls=Command)
 @_as_json
 @click.pass_obj
@@ -79,8 +104,12 @@ def stats(access: Access, as_json: bool) -> None:
     """Write the numbers of each queue.
 
     The managers that serve it, its tasks by how they stand, and how many were ever sent to it."""
-    with _ledgers(access) as ledgers:
-        standings = [_standing(ledger) for ledger in ledgers]
+    if isinstance(access.where, Address):
+        with _ledgers(access) as ledgers:
+            standings = [_standing(ledger) for ledger in ledgers]
+    else:
+        with access.client() as client:
+            standings = [_standing_of(cast("HostClient", client))]
     if as_json:
         show.document([each._asdict() for each in standings])
     elif not standings:

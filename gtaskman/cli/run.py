@@ -8,24 +8,30 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import setproctitle
 from click.core import ParameterSource
 from gevent import monkey as gevent_monkey
 
-from gtaskman.cli.access import Access, Command
+from gtaskman.cli.access import Access, Command, socket_address
 from gtaskman.cli.application import Application, ApplicationError, load
 from gtaskman.cli.relief import Duty, relief_of_ours
 from gtaskman.cli.serving import Serving
 from gtaskman.cli.signals import put_off
 from gtaskman.config import Configuration
+from gtaskman.errors import ConfigurationError
 from gtaskman.manager import TaskManager
 from gtaskman.queues.redis import LEASE, RedisTaskQueue
+from gtaskman.redis.address import Address
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.server import Server
 from gtaskman.shared import SharedManager
+
+if TYPE_CHECKING:
+    from gtaskman.host.address import SocketAddress
+    from gtaskman.host.server import HostServer
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +49,16 @@ _FIELDS = (
     ("--max-age", "max_age", click.FloatRange(0.1), "Seconds until it is replaced."),
     ("--stop-timeout", "stop_timeout", click.FloatRange(0), "Seconds to finish tasks at the end."),
 )
+
+
+def _socket(_ctx: click.Context, _param: click.Parameter, text: str | None) -> SocketAddress | None:
+    """The path of ``--bind``."""
+    if text is None:
+        return None
+    try:
+        return socket_address(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _names(
@@ -92,6 +108,24 @@ def _shown(value: object) -> str:
     metavar="SECONDS",
     help=f"Silence after which others get its tasks.  [default: {LEASE:g}]",
 )
+@click.option(
+    "--bind",
+    callback=_socket,
+    metavar="unix:PATH",
+    help="Let processes of this host use this manager, at a Unix socket.",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="USER",
+    help="With --bind and --group: users whose processes may use it, beside our own.",
+)
+@click.option("--group", metavar="NAME", help="With --bind: whose members may connect.")
+@click.option(
+    "--cancel-orphans",
+    is_flag=True,
+    help="With --bind: cancel the tasks of a process that goes away.",
+)
 @click.option("--burst", is_flag=True, help="End when nothing is left to do.")
 @click.option("--monkey", is_flag=True, help="Patch with gevent before the module is imported.")
 @click.option(
@@ -104,6 +138,10 @@ def run(
     application: str,
     queues: tuple[str, ...] | None,
     lease: float | None,
+    bind: SocketAddress | None,
+    allow: tuple[str, ...],
+    group: str | None,
+    cancel_orphans: bool,
     burst: bool,
     monkey: bool,
     log_level: str,
@@ -131,15 +169,48 @@ def run(
     own = {"queues": queues, "lease": lease, **fields}
     given = {name: value for name, value in own.items() if value is not None}
     access: Access = ctx.obj
+    _check(ctx, access, bind is not None)
     if isinstance(found.wish, TaskManager):
-        manager = _given_manager(found.wish, application, ctx, given)
+        manager = _given_manager(found.wish, application, ctx, given, bind is not None)
     else:
-        manager = _made_manager(found, access, given)
-    _name(application, manager)
-    # Whoever begins again must not end because the server is away right now.
-    _see_server(manager, access.patience if relief is None else None)
-    _tell(found, manager)
-    Serving(manager, directory, burst).run(duty, relief)
+        manager = _made_manager(found, access, given, bind is not None)
+    if burst and not isinstance(manager, SharedManager):
+        raise click.UsageError("--burst needs a queue that has work before we begin: a server's")
+    _name(application, manager, bind)
+    if isinstance(manager, SharedManager):
+        # Whoever begins again must not end because the server is away right now.
+        _see_server(manager, access.patience if relief is None else None)
+    server = None if bind is None else _server(manager, bind, allow, group, cancel_orphans)
+    _tell(found, manager, bind)
+    Serving(manager, server, directory, burst).run(duty, relief)
+
+
+def _server(
+    manager: TaskManager,
+    bind: SocketAddress,
+    allow: tuple[str, ...],
+    group: str | None,
+    cancel_orphans: bool,
+) -> HostServer:
+    from gtaskman.host.server import HostServer
+
+    return HostServer(manager, bind.path, allow=allow, group=group, cancel_orphans=cancel_orphans)
+
+
+def _check(ctx: click.Context, access: Access, bound: bool) -> None:
+    """Options that have a meaning together only."""
+    alone = [name for name in ("allow", "group", "cancel_orphans") if _on_command_line(ctx, name)]
+    if alone and not bound:
+        raise click.UsageError(f"--{alone[0].replace('_', '-')} is for --bind unix:PATH")
+    elsewhere = access.url is not None and not isinstance(access.url, Address)
+    if elsewhere and (not bound or _on_command_line(ctx, "url")):
+        raise click.UsageError(
+            f"{access.url} is a manager's socket, where tasks are sent: to listen there, give"
+            f" --bind {access.url}"
+        )
+    queues = [name for name in ("queues", "lease") if _on_command_line(ctx, name)]
+    if queues and bound and not isinstance(access.url, Address):
+        raise click.UsageError(f"--{queues[0]} is for a queue on a server: give --url")
 
 
 def _directory() -> str:
@@ -152,8 +223,12 @@ def _directory() -> str:
 
 
 def _given_manager(
-    manager: TaskManager, application: str, ctx: click.Context, given: dict[str, Any]
-) -> SharedManager:
+    manager: TaskManager,
+    application: str,
+    ctx: click.Context,
+    given: dict[str, Any],
+    bound: bool,
+) -> TaskManager:
     """The application's own manager, which says itself what the options would say."""
     said = [name for name in ("url", "namespace") if _on_command_line(ctx, name)]
     if given or said:
@@ -163,10 +238,11 @@ def _given_manager(
             f"{application} is a TaskManager, which has a queue and a configuration already: leave"
             f" out {flags.get(name, f'--{name}')}, or name a Configuration"
         )
-    if not isinstance(manager, SharedManager):
+    if not bound and not isinstance(manager, SharedManager):
         raise ApplicationError(
             f"{application} has a queue of its own process, to which nobody else could send tasks:"
-            " make it with the URL of a server, TaskManager('redis://...')"
+            " make it with the URL of a server, TaskManager('redis://...'), or give --bind"
+            " unix:PATH, for other processes of this host"
         )
     return manager
 
@@ -175,16 +251,21 @@ def _on_command_line(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def _made_manager(found: Application, access: Access, given: dict[str, Any]) -> SharedManager:
+def _made_manager(
+    found: Application, access: Access, given: dict[str, Any], bound: bool
+) -> TaskManager:
     options: dict[str, Any] = {
         name: given.pop(name) for name in ("queues", "lease") if name in given
     }
-    queue = RedisTaskQueue(access.address, namespace=access.namespace, **options)
     config = found.wish if isinstance(found.wish, Configuration) else Configuration()
     preload = (_LOGS, found.module, *config.preload)
-    manager = TaskManager(queue, _changed(config, {**given, "preload": preload}))
-    assert isinstance(manager, SharedManager)
-    return manager
+    changed = _changed(config, {**given, "preload": preload})
+    if isinstance(access.url, Address) or not bound:
+        queue = RedisTaskQueue(access.address, namespace=access.namespace, **options)
+        return TaskManager(queue, changed)
+    if access.namespace is not None:
+        raise click.UsageError("--namespace is for a queue on a server: give --url")
+    return TaskManager(config=changed)
 
 
 def _changed(config: Configuration, given: dict[str, Any]) -> Configuration:
@@ -197,11 +278,12 @@ def _changed(config: Configuration, given: dict[str, Any]) -> Configuration:
     return config.replace(**given)
 
 
-def _name(application: str, manager: SharedManager) -> None:
+def _name(application: str, manager: TaskManager, bind: SocketAddress | None) -> None:
     """What ``ps`` shows, of us and of our workers; no password of a URL is left in it."""
-    setproctitle.setproctitle(
-        f"gtaskman: manager of {application}, queues {','.join(manager.queue.queues)}"
-    )
+    where = "" if bind is None else f", at {bind.path}"
+    if isinstance(manager, SharedManager):
+        where = f", queues {','.join(manager.queue.queues)}{where}"
+    setproctitle.setproctitle(f"gtaskman: manager of {application}{where}")
     sys.argv[0] = application
 
 
@@ -219,16 +301,20 @@ def _see_server(manager: SharedManager, patience: float | None) -> None:
         server.close()
 
 
-def _tell(found: Application, manager: SharedManager) -> None:
-    config, queue = manager.config, manager.queue
-    count = len(found.tasks)
+def _tell(found: Application, manager: TaskManager, bind: SocketAddress | None) -> None:
+    config, count = manager.config, len(found.tasks)
+    where = []
+    if isinstance(manager, SharedManager):
+        queue = manager.queue
+        where.append(f"from {queue.address}, queues {', '.join(queue.queues)}")
+    if bind is not None:
+        where.append(f"at {bind}")
     log.info(
-        "serving %d %s of %s from %s, queues %s, with %d to %d workers",
+        "serving %d %s of %s %s, with %d to %d workers",
         count,
         "task" if count == 1 else "tasks",
         found.module,
-        queue.address,
-        ", ".join(queue.queues),
+        ", ".join(where),
         config.min_processes,
         config.max_processes,
     )

@@ -2,7 +2,8 @@
 
 ==========  ======================================================================================
 TERM, INT   drain: take no more tasks, let those that run finish, then end. What still runs when
-            the time is over goes back to the queue. A second one: now
+            the time is over goes back to the queue, or is cancelled where the queue is in our own
+            memory. A second one: now
 TSTP        take no more tasks; CONT: take some again
 HUP         begin again with new code, under the same pid; see ``relief.py``
 TTIN        write the stacks of the workers and of this process to standard error
@@ -15,14 +16,19 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.util import format_run_info
 
 from gtaskman.cli.relief import Duty, Relief, begin_again
 from gtaskman.cli.signals import Signals
+from gtaskman.manager import TaskManager
 from gtaskman.redis.ledger import Ledger
 from gtaskman.shared import SharedManager
+
+if TYPE_CHECKING:
+    from gtaskman.host.server import HostServer
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +40,20 @@ _END = 0  # no signal has this number
 
 
 class Serving:
-    """Serves with ``manager``, under its ``stop_timeout``.
+    """Serves with ``manager``, under its ``stop_timeout``; ``server`` lets processes in.
 
     ``directory`` is where a next program begins; with ``burst`` it ends when the work is done.
     """
 
-    def __init__(self, manager: SharedManager, directory: str, burst: bool = False) -> None:
+    def __init__(
+        self,
+        manager: TaskManager,
+        server: HostServer | None,
+        directory: str,
+        burst: bool = False,
+    ) -> None:
         self._manager = manager
+        self._server = server
         self._directory = directory
         self._burst = burst
         self._relief: Relief | None = None
@@ -59,6 +72,8 @@ class Serving:
             signal.SIGTTIN: self._tell_stacks,
         }
         self._signals = Signals(acts)
+        if self._server is not None:
+            self._server.occupy()
         self._manager.start()
         gevent.spawn(self._begin, duty)
         while (number := self._signals.next()) != _END:
@@ -66,6 +81,9 @@ class Serving:
 
     def _begin(self, duty: Duty) -> None:
         self._manager.wait_ready()
+        if self._server is not None and not self._stops:
+            # Not before: whoever has listened until now goes on if we do not come up.
+            self._server.listen()
         log.info("ready")
         duty.ready()
         if self._relief is not None and not self._stops:
@@ -84,7 +102,7 @@ class Serving:
             log.info("stopping: running tasks have %g s", self._manager.config.stop_timeout)
             gevent.spawn(self._drain)
         else:
-            log.info("stopping now: running tasks go back to the queue")
+            log.info("stopping now: running tasks are stopped")
             gevent.spawn(self._manager.stop, 0)
 
     def _drain(self) -> None:
@@ -105,6 +123,7 @@ class Serving:
 
     def _is_done(self) -> bool:
         # In this order: what the server has handed out before it counted has arrived by then.
+        assert isinstance(self._manager, SharedManager)
         return not any(map(_has_work, self._manager.queue.ledgers)) and not self._held()
 
     def _held(self) -> int:
@@ -117,7 +136,10 @@ class Serving:
 
     def _quiet(self) -> None:
         log.info("taking no more tasks until SIGCONT")
-        self._manager.quiet()
+        if isinstance(self._manager, SharedManager):
+            self._manager.quiet()
+        else:
+            self._manager.pause()
         if self._relief is not None:
             self._relief.signal(signal.SIGTSTP)
 
@@ -125,7 +147,10 @@ class Serving:
         if self._stops:
             return
         log.info("taking tasks")
-        self._manager.loud()
+        if isinstance(self._manager, SharedManager):
+            self._manager.loud()
+        else:
+            self._manager.resume()
         if self._relief is not None:
             self._relief.signal(signal.SIGCONT)
 
@@ -150,18 +175,27 @@ class Serving:
 
     def _start_relief(self) -> Relief | None:
         """A relief that serves, or None."""
+        if self._server is not None:
+            self._server.hand_over()
         try:
             relief = self._relief = Relief.start(self._directory)
         except OSError as error:
+            self._keep()
             log.error("going on with the old code: another process cannot be started: %s", error)
             return None
         if relief.wait_ready(_COMING):
             return relief
+        self._keep()
         if not self._stops:
             log.error("going on with the old code: the new one does not come up")
         relief.signal(signal.SIGTERM)
         self._await_relief()
         return None
+
+    def _keep(self) -> None:
+        """Nobody takes over."""
+        if self._server is not None:
+            self._server.keep()
 
     def _await_relief(self) -> None:
         """Wait until our relief, if we have one, has ended."""

@@ -24,7 +24,10 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
+from greenlet import GreenletExit
+
 from gtaskman.config import Configuration
+from gtaskman.definitions import Elsewhere
 from gtaskman.errors import FrameError, GTaskmanError
 from gtaskman.job import Job, retune, wall
 from gtaskman.latch import Latch
@@ -42,6 +45,7 @@ from gtaskman.task import Definition
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
 from gtaskman.wire.messages import DONE, SEALED, SPAN_SIZE, Ended, Fault, Stack, Why
+from gtaskman.wire.payload import as_it_came
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ _LONGEST_BACK_OFF = 5.0
 _UNABLE = 5  # failed starts in a row after which waiting tasks are told
 _RSS_EVERY = 0.25  # seconds between two looks at one worker's memory
 _loads = pickle.loads
+# What may come of decoding: a class may also try to end the interpreter, but only its task's does.
+_UNDECODABLE = (Exception, SystemExit, GreenletExit)
 
 
 class Kill(enum.Enum):
@@ -101,7 +107,9 @@ class Pool:
     def prepare(self, definition: Definition) -> None:
         """Find out how the task's code travels. Raises :class:`TaskTravelError` if it cannot."""
         if definition not in self._references:
-            self._references[definition] = reference = refer(definition)
+            target = definition.target
+            reference = target.reference if isinstance(target, Elsewhere) else refer(definition)
+            self._references[definition] = reference
             if reference.value is None and reference.module != "builtins":
                 self._starter.learn(reference.module)
 
@@ -440,12 +448,16 @@ class Pool:
                 self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)
             else:
                 data = body[SPAN_SIZE:]
+                if job.opaque:
+                    carried = as_it_came(flags, data, buffers)
+                    completed.append((job, carried, carried.size, started, finished))
+                    continue
                 if flags & SEALED:
                     completed.append((job, bytes(data), data.nbytes, started, finished))
                     continue
                 try:
                     result = _loads(data, buffers=buffers) if buffers else _loads(data)
-                except Exception as error:
+                except _UNDECODABLE as error:
                     failure = causes.undecoded(job, "result", error)
                     self._listener.on_failed(job, failure, None, started, finished)
                     continue
@@ -462,7 +474,7 @@ class Pool:
             return
         try:
             fault = Fault(*messages.unpack(body))
-        except Exception as error:
+        except _UNDECODABLE as error:
             failure = causes.undecoded(job, "failure", error)
             self._listener.on_failed(job, failure, None, started, ended)
             return

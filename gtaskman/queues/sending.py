@@ -58,21 +58,9 @@ class Sealer:
 
         Raises :class:`PayloadError` if an argument cannot travel.
         """
-        terms, definition = call.terms, call.definition
-        return Entry(
-            call.id,
-            call.name,
-            "a" if call.kind == "async" else "s",
-            terms.priority,
-            terms.delay,
-            terms.eta or 0.0,
-            terms.ttl or 0.0,
-            RESULT_TTL if terms.result_ttl is None else terms.result_ttl,
-            (definition.max_crashes if definition is not None else None) or MAX_LOSSES,
-            definition is not None and definition.at_most_once,
-            call.unique,
-            reply,
-            self._seal(call, queue),
+        envelope = self._seal(call, queue)
+        return entry_of(
+            call.id, call.name, call.kind, call.terms, call.definition, call.unique, reply, envelope
         )
 
     def _seal(self, call: Call, queue: str) -> bytes:
@@ -95,6 +83,34 @@ class Sealer:
             )
         except PayloadError as error:
             raise PayloadError(f"the task {call.name} cannot travel: {error}") from error.__cause__
+
+
+def entry_of(
+    task_id: str,
+    name: str,
+    kind: str,
+    terms: Terms,
+    definition: Definition | None,
+    unique: str,
+    reply: str,
+    envelope: bytes,
+) -> Entry:
+    """A task as it is enqueued; ``definition`` is that of its code, for those who have it."""
+    return Entry(
+        task_id,
+        name,
+        "a" if kind == "async" else "s",
+        terms.priority,
+        terms.delay,
+        terms.eta or 0.0,
+        terms.ttl or 0.0,
+        RESULT_TTL if terms.result_ttl is None else terms.result_ttl,
+        (definition.max_crashes if definition is not None else None) or MAX_LOSSES,
+        definition is not None and definition.at_most_once,
+        unique,
+        reply,
+        envelope,
+    )
 
 
 def check_entered(entries: Sequence[Entry], answers: Sequence[str | None]) -> None:

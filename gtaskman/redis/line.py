@@ -17,13 +17,13 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 
+from gtaskman.distant import Reading, RemoteHandle
 from gtaskman.errors import GTaskmanError, ServerUnavailable
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import client_channel, queues_key
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.record import KINDS, Record, parts
 from gtaskman.redis.server import Server
-from gtaskman.distant import Reading, RemoteHandle
 
 log = logging.getLogger(__name__)
 

@@ -138,10 +138,10 @@ def _trouble(error: Exception) -> Trouble:
     known = next((name for name, kind in _KINDS.items() if type(error) is kind), None)
     service = getattr(error, "service", "")
     if isinstance(error, ServiceCallFailed):
-        return Trouble(
-            known or "", error.message, service, error.method, error.exc_type, error.traceback
-        )
-    return Trouble(known or "", str(error), service)
+        details = (error.message, service, error.method, error.exc_type, error.traceback)
+    else:
+        details = (str(error), service, "", None, None)
+    return Trouble(known or "", *map(_readable, details))
 
 
 def _error(trouble: Trouble) -> GTaskmanError:
@@ -234,7 +234,7 @@ class Control:
         try:
             self._admit(connection)
             value = self._answer(_decode(line, Request, "the request"))
-            reply = Reply(msgspec.Raw(_encode(value, enc_hook=str)))
+            reply = Reply(msgspec.Raw(_encode(value, as_text=True)))
         except GTaskmanError as error:
             reply = Reply(error=_trouble(error))
         return msgspec.json.encode(reply) + b"\n"
@@ -294,13 +294,23 @@ class Control:
             names = [each for each in names if not self._is_stopped(each)]
         errors: dict[str, str] = {}
         for name in names:
-            with _kept(errors, name), _until(end, name, change):
-                getattr(self._manager, _METHODS[change])(name)
+            with _kept(errors, name):
+                self._begin(change, name, end)
         for name in names:
             if request.wait and name not in errors:
                 with _kept(errors, name):
                     _await(self._manager.status(name), change, end)
         return [Standing.of(self._manager.status(name), errors.get(name)) for name in names]
+
+    def _begin(self, change: Change, name: str, end: float) -> None:
+        """Have it begin. A reload lasts, and goes on when nobody waits for it any more."""
+        begun = gevent.spawn(_error_of, getattr(self._manager, _METHODS[change]), name)
+        begun.join(max(0.0, end - time.monotonic()))
+        if not begun.ready():
+            raise WaitTimeout(f"the {change} of service {name!r} takes longer, and goes on")
+        error = begun.get()
+        if error is not None:
+            raise error
 
     def _is_stopped(self, name: str) -> bool:
         return self._manager.status(name).state is ServiceState.STOPPED
@@ -323,12 +333,13 @@ def _kept(errors: dict[str, str], name: str) -> Iterator[None]:
         errors[name] = str(error)
 
 
-@contextlib.contextmanager
-def _until(end: float, name: str, change: str) -> Iterator[None]:
-    """Raise :class:`WaitTimeout` when it is too late."""
-    late = WaitTimeout(f"the {change} of service {name!r} takes longer, and goes on")
-    with gevent.Timeout(max(0.0, end - time.monotonic()), late):
-        yield
+def _error_of(change: Callable[[str], object], name: str) -> GTaskmanError | None:
+    """What goes wrong; an error that a greenlet ends with would be written to standard error."""
+    try:
+        change(name)
+    except GTaskmanError as error:
+        return error
+    return None
 
 
 def _await(status: ServiceStatus, change: Change, end: float) -> None:
@@ -419,13 +430,13 @@ def _read_line(connection: Any) -> bytes:
     return line[:-1] if line.endswith(b"\n") else b""
 
 
-def _encode(value: Any, enc_hook: Callable[[Any], Any] | None = None) -> bytes:
-    """A value as JSON; ``enc_hook`` makes something else of what JSON has no form for.
+def _encode(value: Any, as_text: bool = False) -> bytes:
+    """A value as JSON; ``as_text``: what JSON has no form for becomes a text.
 
     Raises :class:`PayloadError`.
     """
     try:
-        line = msgspec.json.encode(value, enc_hook=enc_hook)
+        line = _json_as_text(value) if as_text else msgspec.json.encode(value)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"{value!r:.80} cannot be said in JSON: {error}") from None
     if len(line) > _LONGEST:
@@ -434,6 +445,25 @@ def _encode(value: Any, enc_hook: Callable[[Any], Any] | None = None) -> bytes:
             " method return less, or call it from a program"
         )
     return line
+
+
+def _json_as_text(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=str)
+        return msgspec.json.encode(_readable(plain))
+
+
+def _readable(value: Any) -> Any:
+    """The same with texts that can be said: names of files may have what no encoding has."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, (list, tuple)):
+        return [_readable(each) for each in value]
+    if isinstance(value, dict):
+        return {_readable(key): _readable(each) for key, each in value.items()}
+    return value
 
 
 def _decode(line: bytes, kind: type[T], what: str) -> T:

@@ -143,6 +143,8 @@ class Instance(Process):
     def ask(self, unwell: str | None = None) -> None:
         """Tell it to end; if it does not, signals follow. ``unwell``: why, for its own sake."""
         if self.asked:
+            if unwell is None:
+                self.unwell = None  # somebody wants it now, whatever its health
             return
         self.asked, self.unwell = True, unwell
         if self._outcome is None:

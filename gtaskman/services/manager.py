@@ -21,7 +21,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 
@@ -40,15 +40,16 @@ from gtaskman.process import refuse_at_import
 from gtaskman.reference import know_main
 from gtaskman.services.crew import Crew
 from gtaskman.services.options import ServiceOptions
-from gtaskman.services.place import Handover
 from gtaskman.services.proxy import Service
 from gtaskman.services.record import Record
 from gtaskman.services.status import ServiceStatus
 from gtaskman.services.task import ServiceTask
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _KILLED = 5.0  # seconds that killed processes may take to be seen dead
+_HOOKS = 5.0  # seconds that services' hooks may take at the end
 _FOR_EVER = 1e9  # seconds
 _INSIDE = "gtaskman.services.inside"  # what every process of ours needs: the template has it
 
@@ -77,6 +78,7 @@ class ServiceManager:
         self._records: dict[str, Record] = {}
         self._crew: Crew | None = None
         self._news = Latch()  # opens when something has come to rest, and is renewed then
+        self._hooks: set[gevent.Greenlet] = set()  # of services, that run
         self._stop_at = float("inf")
 
     # --- life
@@ -105,28 +107,28 @@ class ServiceManager:
         know_main()
         self._state = State.RUNNING
         _running.add(self)
-        for record in self._records.values():
+        for record in list(self._records.values()):
             record.employ(self._crew)
-        for record in self._records.values():
-            self._start_record(record)
-
-    def _start_record(self, record: Record) -> None:
-        self.home.keep_alive()
-        record.start()
+        for record in list(self._records.values()):
+            self._act(record, record.start)
 
     def stop(self, timeout: float | None = None) -> None:
         """End all services, each as its options say; after ``timeout`` seconds kill what is left.
 
-        Returns when every process is gone. ``None`` stands for as long as the options allow. A
-        manager that was never started, or stopped before, is no error.
+        Returns when every process is gone, and every :meth:`ServiceTask.stopped` has returned or
+        had five seconds to. ``None`` stands for as long as the options allow. A manager that was
+        never started, or stopped before, is no error.
         """
         if self._state is State.NEW:
             self._state = State.STOPPED
+            for record in list(self._records.values()):
+                record.close()
             self.home.left.open()
         if self.home.forked or self.home.hub is None:
             return
         if not self.home.left.done():
             seconds = float("inf") if timeout is None else timeout
+            self._hooks.discard(gevent.getcurrent())  # it would wait for itself
             self.home.post(self._begin_stop, seconds)
         self.home.await_left()
 
@@ -149,10 +151,12 @@ class ServiceManager:
             end = time.monotonic() + _KILLED
             self._await_gone(lambda: end)
         crew.close()
+        gevent.joinall(list(self._hooks), timeout=_HOOKS)
         for record in self._records.values():
             record.close()
         self._state = State.STOPPED
         _running.discard(self)
+        self.on_rest()
         self.home.leave()
 
     def _await_gone(self, until: Callable[[], float]) -> bool:
@@ -212,46 +216,57 @@ class ServiceManager:
                 f"a ServiceManager takes a service, an object of a class derived from"
                 f" gtaskman.ServiceTask, not {task!r:.80}"
             )
-        if task.id in self._records:
-            raise DuplicateServiceError(
-                f"a service with the id {task.id!r} was added already: remove it, or give this one"
-                " another id",
-                task.id,
-            )
         chosen = options if options is not None else ServiceOptions()
         record = Record(task, chosen, self, self.config.max_frame)
-        if self._records.setdefault(task.id, record) is not record:
-            raise DuplicateServiceError(f"the service {task.id!r} has just been added", task.id)
-        self.home.ask(lambda: self._employ(record))
+        self.home.ask(lambda: self._admit(record))
         return record.status
 
-    def _employ(self, record: Record) -> None:
+    def _admit(self, record: Record) -> None:
+        self._check_usable()
+        service = record.task.id
+        if self._records.setdefault(service, record) is not record:
+            raise DuplicateServiceError(
+                f"a service with the id {service!r} was added already: remove it, or give this one"
+                " another id",
+                service,
+            )
         if self._state is State.RUNNING:
             assert self._crew is not None
             record.employ(self._crew)
-            self._start_record(record)
+            self._act(record, record.start)
 
     def remove(self, service: str) -> None:
-        """Stop a service, wait until its last process is gone, and forget it."""
+        """Stop a service, wait until its last process is gone, and forget it.
+
+        From now on nobody can start it.
+        """
         record = self._record(service)
+        self.home.ask(lambda: self._dismiss(record))
+        over = State.NEW, State.STOPPED
+        self._await(lambda: record.gone or self._state in over, lambda: float("inf"))
+        self.home.ask(lambda: self._drop(record))
+
+    def _dismiss(self, record: Record) -> None:
+        record.removed = True
         if self._state is State.RUNNING:
-            self.home.ask(record.stop)
-            self._await(lambda: record.gone, lambda: float("inf"))
-        if self._records.get(service) is record:
-            del self._records[service]
-        self.home.ask(record.close)
+            record.stop()
+
+    def _drop(self, record: Record) -> None:
+        if self._records.get(record.task.id) is record:
+            del self._records[record.task.id]
+        record.close()
 
     def start_service(self, service: str) -> ServiceStatus:
         """Start a service that is at rest; returns at once. One that runs goes on."""
-        record = self._running_record(service)
-        self.home.ask(lambda: self._start_record(record))
+        record = self._record(service)
+        self.home.ask(lambda: self._act(record, record.start))
         return record.status
 
     def stop_service(self, service: str) -> ServiceStatus:
         """Ask a service to end, and keep it: returns at once, ``status.stopped`` can be waited
         for."""
-        record = self._running_record(service)
-        self.home.ask(record.stop)
+        record = self._record(service)
+        self.home.ask(lambda: self._act(record, record.stop, wakes=False))
         return record.status
 
     def restart(self, service: str) -> ServiceStatus:
@@ -259,13 +274,9 @@ class ServiceManager:
 
         One that had failed starts with a clean slate. ``status.started`` can be waited for.
         """
-        record = self._running_record(service)
-        self.home.ask(lambda: self._restart(record))
+        record = self._record(service)
+        self.home.ask(lambda: self._act(record, record.restart))
         return record.status
-
-    def _restart(self, record: Record) -> None:
-        self.home.keep_alive()
-        record.restart()
 
     def reload(self, service: str) -> ServiceStatus:
         """Replace the processes of a service, one after the other: the new one is ready before
@@ -275,17 +286,28 @@ class ServiceManager:
         :class:`ServiceFailed` if a new one is not ready within ``start_timeout``, or fails: the
         old one goes on then. See :meth:`renew` for new code.
         """
-        record = self._running_record(service)
-        for number in range(len(record.places)):
-            handover = self.home.ask(functools.partial(self._reload, record, number))
+        record = self._record(service)
+        for place in record.places:
+            handover = self.home.ask(functools.partial(self._act, record, place.reload))
             handover.wait()
             if handover.error is not None:
                 raise copy.copy(handover.error)
         return record.status
 
-    def _reload(self, record: Record, number: int) -> Handover:
-        self.home.keep_alive()
-        return record.reload(number)
+    def _act(self, record: Record, act: Callable[[], T], wakes: bool = True) -> T:
+        """Do something with a service, on our hub: the manager may have been stopped while another
+        thread's call was on its way. ``wakes``: it may have a process then."""
+        service = record.task.id
+        self._check_usable()
+        if self._state is State.NEW:
+            raise ServiceDown(
+                f"service {service!r} starts with its manager, which has not been started", service
+            )
+        if record.removed:
+            raise UnknownServiceError(f"the service {service!r} has been removed", service)
+        if wakes:
+            self.home.keep_alive()
+        return act()
 
     def renew(self) -> None:
         """Let processes that start from now on have the code as it is on disk now.
@@ -316,7 +338,7 @@ class ServiceManager:
 
     def statuses(self) -> list[ServiceStatus]:
         """How all services stand, in the order in which they were added."""
-        return [record.status for record in self._records.values()]
+        return [record.status for record in list(self._records.values())]
 
     def task(self, service: str) -> ServiceTask:
         """The task of a service, as it was added."""
@@ -324,7 +346,7 @@ class ServiceManager:
 
     def tasks(self) -> list[ServiceTask]:
         """The tasks of all services, in the order in which they were added."""
-        return [record.task for record in self._records.values()]
+        return [record.task for record in list(self._records.values())]
 
     def options(self, service: str) -> ServiceOptions:
         """The options of a service."""
@@ -348,19 +370,10 @@ class ServiceManager:
         try:
             return self._records[service]
         except (KeyError, TypeError):
-            known = ", ".join(map(repr, self._records)) or "none"
+            known = ", ".join(map(repr, self)) or "none"
             raise UnknownServiceError(
                 f"no service has the id {service!r} (there are: {known})", str(service)
             ) from None
-
-    def _running_record(self, service: str) -> Record:
-        record = self._record(service)
-        self._check_usable()
-        if self._state is State.NEW:
-            raise ServiceDown(
-                f"service {service!r} starts with its manager, which has not been started", service
-            )
-        return record
 
     # --- events
 
@@ -398,6 +411,12 @@ class ServiceManager:
         if self._state is State.RUNNING and all(each.gone for each in self._records.values()):
             self.home.let_go()
 
+    def run_hook(self, hook: Callable[[], None]) -> None:
+        """Run a service's hook, in a greenlet: what it does is not cut off by a stop."""
+        greenlet = gevent.spawn(hook)
+        self._hooks.add(greenlet)
+        greenlet.link(self._hooks.discard)
+
     def __repr__(self) -> str:
         return f"<ServiceManager {self._state.name.lower()} services={len(self._records)}>"
 
@@ -415,7 +434,9 @@ def _after_fork() -> None:
 
 def _at_exit() -> None:
     for manager in list(_running):
-        manager.stop()
+        # (nobody can stop one whose thread has ended: its processes see us go)
+        if not manager.home.deserted:
+            manager.stop()
 
 
 if hasattr(os, "register_at_fork"):

@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from gtaskman.errors import GTaskmanError, ServiceFailed
-from gtaskman.latch import Latch
+from gtaskman.home import HomeLatch
 from gtaskman.pool.alarm import Alarm
 from gtaskman.report import Failure, FailureKind
 from gtaskman.services.instance import Instance, Verdict
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Handover(Latch):
+class Handover(HomeLatch):
     """A reload of one place, on its way: it is over when the new process has taken over."""
 
     error: GTaskmanError | None = None
@@ -132,7 +132,7 @@ class Place:
         """Have another process here, which is ready before the one that is there is to end."""
         if self._handover is not None:
             return self._handover
-        self._handover = handover = Handover()
+        self._handover = handover = Handover(self._record.home)
         self._wanted = True
         if self.state is ServiceState.RUNNING:
             try:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import gevent
-
 from gtaskman.errors import (
     ConfigurationError,
     ServiceDown,
@@ -23,7 +21,7 @@ from gtaskman.services.calls import Call, encode
 from gtaskman.services.crew import Crew
 from gtaskman.services.instance import Instance, Order
 from gtaskman.services.options import ServiceOptions
-from gtaskman.services.place import Handover, Place
+from gtaskman.services.place import Place
 from gtaskman.services.sockets import Listeners
 from gtaskman.services.status import (
     Exit,
@@ -63,6 +61,9 @@ class RecordListener(Protocol):
     def on_rest(self) -> None:
         """A service, or a process of one, has come to rest."""
 
+    def run_hook(self, hook: Callable[[], None]) -> None:
+        """Run a service's hook, in a greenlet."""
+
 
 class Record:
     """One service of a manager."""
@@ -78,6 +79,7 @@ class Record:
         self.places = [Place(self, number) for number in range(options.instances)]
         self.status = ServiceStatus(self)
         self.limit = limit
+        self.removed = False  # nobody may start it any more
         self._listener = listener
         self._crew: Crew | None = None
         self.callable = remotes(type(task))
@@ -128,10 +130,6 @@ class Record:
         """Have others in all."""
         for place in self.places:
             place.restart()
-
-    def reload(self, number: int) -> Handover:
-        """Have another in this place, ready before the old one goes."""
-        return self.places[number].reload()
 
     @property
     def gone(self) -> bool:
@@ -193,6 +191,7 @@ class Record:
         elif at_rest or ServiceState.FAILED in states:
             status.started.fail(self._why_not())
         if at_rest:
+            self._note_gone()
             # Later: whoever brought it about has yet to note that a process is gone.
             self.loop.run_callback(self._listener.on_rest)
 
@@ -226,12 +225,15 @@ class Record:
     def on_gone(self, place: Place, end: Exit) -> None:
         """A process is gone."""
         self.history.append(end)
-        if not any(each.processes() for each in self.places):
-            self.status.stopped.open()
+        self._note_gone()
         self._emit("service-stopped", place, end.pid, exit=end)
-        gevent.spawn(self._tell_task)
+        self._listener.run_hook(self._tell_task)
         # Once its place has come to rest as well.
         self.loop.run_callback(self._listener.on_rest)
+
+    def _note_gone(self) -> None:
+        if not any(each.processes() for each in self.places):
+            self.status.stopped.open()
 
     def _tell_task(self) -> None:
         try:
@@ -338,7 +340,9 @@ class Record:
         )
 
     def close(self) -> None:
-        """Let go of its sockets."""
+        """It is over: let go of its sockets, and of whoever waits for it."""
+        self.status.started.fail(self._why_not())
+        self.status.stopped.open()
         self.listeners.close()
 
     def forget(self) -> None:

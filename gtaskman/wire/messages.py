@@ -16,7 +16,7 @@
                        PONG       an answer to PING, with a stack
     between a manager of services and a worker that is one, beside these:
     manager -> worker: END     end the service, in its own way
-    worker -> manager: UP      the service is ready
+    worker -> manager: UP      how far the service is
                        TELL    a message for whoever listens
     both:              CALL    call this method (number: the call's, of whoever calls)
                        ANSWER  what it returned or raised
@@ -72,6 +72,13 @@ class Ended(enum.IntEnum):
     TIMEOUT = 2
     UNRESOLVED = 3  # the code could not be imported in the worker
     UNDECODED = 4  # the arguments could not be decoded there
+
+
+class Up(enum.IntEnum):
+    """How far a service is; travels as the flags of UP."""
+
+    ENTERED = 0  # its run has been entered
+    READY = 1  # it is ready as well
 
 
 # RUN: target u32, attempt u16, length of the id u16, time limit f64 (0: none); id; payload

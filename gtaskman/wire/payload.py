@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gtaskman.errors import PayloadError
-from gtaskman.wire.frames import MAX_BUFFERS
+from gtaskman.wire.frames import KEPT, MAX_BUFFERS
 
 EMPTY = 1  # flag: there is no body, the value is None, or there are no arguments
 BESIDE = 64 * 1024  # bytes from which a value at the top level travels as a buffer
@@ -81,6 +81,15 @@ def decode_value(flags: int, body: bytes | memoryview, buffers: Sequence[object]
     if flags & EMPTY:
         return None
     return _loads(body, buffers=buffers) if buffers else _loads(body)
+
+
+def as_it_came(flags: int, body: memoryview, buffers: Sequence[Any]) -> Payload:
+    """An encoded value of a frame, to be handed on to another process as it is."""
+    if flags & EMPTY:
+        return NOTHING
+    # What is small lies in the reader's own buffer, and only until the next read.
+    kept: Any = bytes(body) if body.nbytes < KEPT else body
+    return Payload(flags, kept, tuple(map(memoryview, buffers)) if buffers else ())
 
 
 def _beside(value: Any) -> Any:
