@@ -48,7 +48,8 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="gtaskman")
 def main() -> None:
-    """Run tasks of a queue on a Redis or Valkey server, send some, and see how they stand.
+    """Run tasks, send some, and see how they stand; keep services alive.
 
-    The server is named by --url, or by the environment variable GTASKMAN_URL.
+    Where they wait is named by --url, or by the environment variable GTASKMAN_URL: a Redis or
+    Valkey server, or the Unix socket of a manager on this host.
     """

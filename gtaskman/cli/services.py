@@ -118,7 +118,7 @@ _timeout = click.option(
 
 @click.group()
 def services() -> None:
-    """Supervise services, see how they stand, start and stop them, call them.
+    """Keep services alive, see how they stand, and call them.
 
     All but run talk to a supervisor of this user on this machine. If there is only one, it is
     found without --socket.

@@ -93,7 +93,7 @@ class Counter(Protocol):
         """The answer, or a list of :class:`Told`. Raises :class:`GTaskmanError`."""
 
 
-class Desk:
+class Desk(Counter):
     """The counter of a manager with a queue in memory."""
 
     durable = False

@@ -20,7 +20,7 @@ from gtaskman.distant import Reading, RemoteHandle, Ticket
 from gtaskman.envelope import read_task
 from gtaskman.errors import DuplicateTaskError, GTaskmanError
 from gtaskman.host import messages
-from gtaskman.host.desk import MOST_FOUND, ORPHANED, answered, status_of
+from gtaskman.host.desk import MOST_FOUND, ORPHANED, Counter, answered, status_of
 from gtaskman.host.messages import AGAIN, Attach, Order, Question
 from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.queues.sending import entry_of
@@ -99,7 +99,7 @@ class _Parcel(NamedTuple):
     again: bool  # it was sent before, and nobody knows whether it has come
 
 
-class Relay:
+class Relay(Counter):
     """The counter of a manager with a queue on a server."""
 
     durable = True

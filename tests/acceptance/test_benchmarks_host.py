@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.host.catalog import PEERS, SCENARIOS
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,6 +24,8 @@ def test_every_contestant_answers(tmp_path):
     assert "over the socket" in done.stdout
     runs = json.loads(path.read_text())["runs"]
     assert {(each["scenario"], each["peer"]) for each in runs} == {
-        (scenario, peer) for scenario in SCENARIOS for peer in PEERS
+        (scenario, peer)
+        for scenario in ("round_trip", "burst", "big")
+        for peer in ("gtaskman", "embedded")
     }
     assert not any(each["error"] for each in runs)

@@ -40,6 +40,7 @@ class Embedded(Hooks):
     # --- the worker begins
 
     def post_worker_init(self, worker: Any) -> None:  # noqa: ARG002 - a hook's signature
+        """The application is loaded: its manager may be started."""
         self._summons.heed()
         if self._options:
             default.configure(**self._options)

@@ -51,10 +51,12 @@ class Host(Hooks):
     # --- in the master
 
     def when_ready(self, server: Any) -> None:
+        """The server listens: the first generation of the code begins."""
         _summons.heed()
         _generations.append(self._generation(server.cfg))
 
     def on_reload(self, server: Any) -> None:
+        """New code: the workers from now on are of another generation."""
         try:
             new = self._generation(server.cfg)
         except (OSError, ConfigurationError) as error:
@@ -90,9 +92,12 @@ class Host(Hooks):
     # --- in a worker
 
     def post_fork(self, server: Any, worker: Any) -> None:  # noqa: ARG002 - a hook's signature
+        """This is a worker: it belongs to the generation that it was forked in."""
         os.environ[URL] = _generations[-1].url
 
     def post_worker_init(self, worker: Any) -> None:
+        """The application is loaded: see that there is a manager."""
+
         def tell(what: str) -> None:
             # Whoever calls is a thread without a hub, and handlers of logs may wait.
             loop.run_callback_threadsafe(gevent.spawn, worker.log.error, "gtaskman: %s", what)
