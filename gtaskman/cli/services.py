@@ -260,11 +260,12 @@ def _change(
         show.document(found)
     else:
         _show(found)
-    errors = [each.error for each in found if each.error is not None]
-    for error in errors:
-        show.note(f"gtaskman: {error}")
-    if errors:
-        raise click.exceptions.Exit(Exit.FAILED)
+    missed = [each for each in found if each.error is not None]
+    for each in missed:
+        show.note(f"gtaskman: {each.error}")
+    if missed:
+        late = all(each.late for each in missed)
+        raise click.exceptions.Exit(Exit.TIMED_OUT if late else Exit.FAILED)
 
 
 @services.command(cls=_Command)

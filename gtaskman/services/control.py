@@ -101,7 +101,8 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 class Standing(msgspec.Struct, frozen=True):
     """How a service stands, as :class:`ServiceStatus` has it at one moment.
 
-    ``error`` says what became of a change that was asked for, if it has not happened.
+    ``error`` says what became of a change that was asked for, if it has not happened; ``late``
+    that it goes on, and only the wait for it is over.
     """
 
     id: str
@@ -115,9 +116,10 @@ class Standing(msgspec.Struct, frozen=True):
     instances: tuple[PlaceStatus, ...]
     history: tuple[Exit, ...]
     error: str | None = None
+    late: bool = False
 
     @classmethod
-    def of(cls, status: ServiceStatus, error: str | None = None) -> Standing:
+    def of(cls, status: ServiceStatus, error: GTaskmanError | None = None) -> Standing:
         """How it stands right now."""
         return cls(
             status.id,
@@ -130,7 +132,8 @@ class Standing(msgspec.Struct, frozen=True):
             status.report.message,
             status.instances,
             status.history,
-            error,
+            str(error) if error is not None else None,
+            isinstance(error, WaitTimeout),
         )
 
 
@@ -292,7 +295,7 @@ class Control:
         if request.service is None and change in ("restart", "reload"):
             # Somebody has stopped these, and did not mean until now.
             names = [each for each in names if not self._is_stopped(each)]
-        errors: dict[str, str] = {}
+        errors: dict[str, GTaskmanError] = {}
         for name in names:
             with _kept(errors, name):
                 self._begin(change, name, end)
@@ -325,12 +328,12 @@ _METHODS: dict[Change, str] = {
 
 
 @contextlib.contextmanager
-def _kept(errors: dict[str, str], name: str) -> Iterator[None]:
+def _kept(errors: dict[str, GTaskmanError], name: str) -> Iterator[None]:
     """Others go on where one has failed: its error is kept."""
     try:
         yield
     except GTaskmanError as error:
-        errors[name] = str(error)
+        errors[name] = error
 
 
 def _error_of(change: Callable[[str], object], name: str) -> GTaskmanError | None:

@@ -29,6 +29,7 @@ class Listeners:
         self._places = places
         self._backlog = backlog
         self._sockets: dict[str, _socket.socket] = {}
+        self._addresses: dict[str, Any] = {}  # replaced, never changed: other threads read it
         self._pid = os.getpid()
 
     @property
@@ -48,6 +49,8 @@ class Listeners:
         except BaseException:
             self.close()
             raise
+        if not self._addresses:
+            self._addresses = {name: each.getsockname() for name, each in self._sockets.items()}
 
     def _listen(self, name: str, place: Place) -> _socket.socket:
         try:
@@ -72,10 +75,11 @@ class Listeners:
 
     def addresses(self) -> dict[str, Any]:
         """Where those that are open listen: the port that was found, where 0 was asked for."""
-        return {name: each.getsockname() for name, each in self._sockets.items()}
+        return dict(self._addresses)
 
     def close(self) -> None:
         """Listen no more; the file of a Unix socket goes too, unless this is a fork."""
+        self._addresses = {}
         for name, each in self._sockets.items():
             each.close()
             place = self._places[name]

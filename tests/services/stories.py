@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import gevent
 import pytest
@@ -95,6 +96,30 @@ def left_to_the_end(start_method):
     status = services.add(acting.Actor(id="actor"))
     status.started.get(timeout=PATIENCE)
     return status.pids
+
+
+def deserted():
+    """A manager whose thread has ended, in a program that ends."""
+    made = []
+
+    def use():
+        services = manager().start()
+        services.add(acting.Actor(id="actor")).started.get(timeout=PATIENCE)
+        made.append(services)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    [services] = made
+    asked = (
+        services.stop,
+        lambda: services.restart("actor"),
+        lambda: services["actor"].nap(1).get(),
+        lambda: services.status("actor").stopped.get(),
+    )
+    for ask in asked:
+        with pytest.raises(gtaskman.GTaskmanError, match="lived on a thread that has ended"):
+            ask()
 
 
 def forked_servers(start_method):

@@ -263,6 +263,10 @@ def test_code_whose_import_does_not_end_is_given_up(make_services, tmp_path, mon
     with pytest.raises(ServiceFailed, match=r"importing 'endless' .* did not end within 0.5 s"):
         status.started.get(timeout=PATIENCE)
     assert status.state is ServiceState.FAILED
+    # nor does another start make a process, for whose end somebody might wait in vain
+    restarted = services.restart("endless")
+    assert restarted.stopped.wait(PATIENCE)
+    assert restarted.state is ServiceState.FAILED
     # others are not held up
     services.add(acting.Actor(id="actor")).started.get(timeout=PATIENCE)
     del sys.modules["endless"]

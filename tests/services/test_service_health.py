@@ -70,6 +70,18 @@ def test_who_is_unwell_and_never_restarted_has_failed(services, mark):
     assert "has failed once" in status.last_exit.message
 
 
+def test_a_restart_is_one_even_if_the_service_was_unwell(services, mark):
+    mark.write_text("false")
+    options = CHECK.replace(restart="never", health_failures=1)
+    status = services.add(acting.Sick(id="sick", mark=str(mark)), options)
+    # given one that is being ended for its health, under a policy that would leave it at that
+    wait_until(lambda: status.state is ServiceState.STOPPING, every=0.0005)
+    mark.write_text("true")
+    services.restart("sick").started.get(timeout=PATIENCE)
+    assert status.state is ServiceState.RUNNING
+    assert status.last_exit.asked
+
+
 @pytest.mark.parametrize("method", ["nothing", "run", "secret"])
 def test_a_health_check_is_a_remote_method(services, method):
     with pytest.raises(ConfigurationError, match=f"health='{method}'.* no such remote method"):

@@ -219,6 +219,39 @@ def test_the_parents_hook_is_called_after_each_end(services):
     wait_until(lambda: told.ends == 2)
 
 
+class Farewell(acting.Actor):
+    """Takes its time for its farewell, and may stop its manager then."""
+
+    services = None
+    said = False
+
+    def stopped(self):
+        gevent.sleep(0.2)
+        if self.services is not None:
+            self.services.stop()
+        self.said = True
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_stop_does_not_cut_the_parents_hook_off(make_services, background):
+    services = make_services(background=background)
+    farewell = Farewell(id="farewell")
+    services.add(farewell).started.get(timeout=PATIENCE)
+    services.stop()
+    assert farewell.said
+
+
+def test_the_parents_hook_may_stop_the_manager(services):
+    farewell = Farewell(id="farewell")
+    farewell.services = services
+    services.add(farewell).started.get(timeout=PATIENCE)
+    services.stop_service("farewell")
+    begin = time.monotonic()
+    assert services.wait(PATIENCE)
+    assert time.monotonic() - begin < 4  # it does not wait for itself
+    wait_until(lambda: farewell.said)
+
+
 def test_events_of_one_service_are_heard_alone(services):
     heard = []
     services.on("service-ready-one", heard.append)
@@ -301,6 +334,75 @@ def test_an_error_leaves_nothing_behind():
     with pytest.raises(acting.Odd):
         use()
     assert not alive(pids[0])
+
+
+LATE = {
+    "add": lambda services: services.add(acting.Actor(id="another")),
+    "start": lambda services: services.start_service("actor"),
+    "restart": lambda services: services.restart("actor"),
+    "reload": lambda services: services.reload("actor"),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_another_thread_asks_for_may_come_too_late(services, what):
+    services.add(acting.Actor(id="actor")).started.get(timeout=PATIENCE)
+    asked, errors = threading.Event(), []
+
+    def ask():
+        asked.set()
+        try:
+            LATE[what](services)
+        except ManagerStopped as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    asked.wait()
+    time.sleep(0.1)  # (our hub must not run before it is stopped)
+    services.stop()
+    wait_until(lambda: not thread.is_alive())
+    assert len(errors) == 1
+    assert list(services) == ["actor"]
+
+
+def test_a_service_may_be_removed_while_all_are_stopped(services):
+    options = ServiceOptions(terminate_timeout=0.3)
+    status = services.add(acting.Stubborn(id="stubborn"), options)
+    status.started.get(timeout=PATIENCE)
+    pid = status.pid
+    stop = gevent.spawn(services.stop)
+    wait_until(lambda: status.state is ServiceState.STOPPING)
+    services.remove("stubborn")
+    # it was forgotten when it was gone, not before
+    assert not alive(pid)
+    stop.get(timeout=PATIENCE)
+
+
+def test_what_is_being_removed_cannot_be_started_again(services):
+    options = ServiceOptions(terminate_timeout=0.3)
+    status = services.add(acting.Stubborn(id="stubborn"), options)
+    status.started.get(timeout=PATIENCE)
+    remove = gevent.spawn(services.remove, "stubborn")
+    wait_until(lambda: status.state is ServiceState.STOPPING)
+    for ask in (services.start_service, services.restart, services.reload):
+        with pytest.raises(UnknownServiceError, match="'stubborn' has been removed"):
+            ask("stubborn")
+    with pytest.raises(DuplicateServiceError):
+        services.add(acting.Stubborn(id="stubborn"))
+    remove.get(timeout=PATIENCE)
+    assert len(services) == 0
+
+
+def test_who_waits_for_what_never_starts_is_told():
+    services = ServiceManager()
+    removed, stopped = (services.add(acting.Actor(id=name)) for name in ("removed", "stopped"))
+    services.remove("removed")
+    services.stop()
+    for status in (removed, stopped):
+        with pytest.raises(ServiceFailed, match="is stopped"):
+            status.started.get(timeout=PATIENCE)
+        assert status.stopped.wait(PATIENCE)
 
 
 def test_a_stop_that_may_not_last_kills(services):

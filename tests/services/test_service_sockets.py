@@ -19,6 +19,7 @@ from services import acting
 from worlds import PATIENCE, START_METHODS, alive, children_of, descriptors, wait_until
 
 from gtaskman import ServiceFailed, ServiceOptions, ServiceState
+from gtaskman.services.sockets import Listeners
 
 LOOPBACK = {"http": ("127.0.0.1", 0)}
 
@@ -126,6 +127,28 @@ def test_a_file_that_is_no_socket_is_left_alone(services, tmp_path):
     with pytest.raises(ServiceFailed, match="Address already in use"):
         status.started.get(timeout=PATIENCE)
     assert path.read_text() == "precious"
+
+
+def test_other_threads_may_ask_for_addresses_while_sockets_come_and_go():
+    listeners = Listeners("web", {"http": ("127.0.0.1", 0), "admin": ("127.0.0.1", 0)}, 5)
+    opened, errors = threading.Event(), []
+
+    def ask():
+        while not opened.is_set():
+            try:
+                listeners.addresses()
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for _ in range(300):
+        listeners.open()
+        assert set(listeners.addresses()) == {"http", "admin"}
+        listeners.close()
+    opened.set()
+    thread.join()
+    assert (errors, listeners.addresses()) == ([], {})
 
 
 def test_instances_share_it(services):

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 from services import stories
-from worlds import PATIENCE, SOON, START_METHODS, alive, wait_until
+from worlds import PATIENCE, SOON, START_METHODS, alive, run_python, wait_until
 
 SCRIPTS = pytest.mark.parametrize("world", ["unpatched", "patched"], indirect=True)
 PATCHED = pytest.mark.parametrize("world", ["patched"], indirect=True)
@@ -71,6 +71,31 @@ def test_a_program_that_ends_stops_its_services(world, start_method):
     pids = world.run(stories.left_to_the_end, start_method=start_method)
     assert pids
     assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize("world", ["unpatched"], indirect=True)
+def test_who_asks_a_manager_whose_thread_has_ended_is_told(world):
+    # (and the program ends, with nothing left)
+    world.run(stories.deserted)
+
+
+STOPPED_FROM_WITHIN = """
+import gevent
+import gtaskman
+
+if __name__ == "__main__":
+    config = gtaskman.Configuration(background=True)
+    services = gtaskman.ServiceManager(config).start()
+    services.home.post(gevent.spawn, services.stop)
+    services.wait(20)
+"""
+
+
+def test_a_program_may_end_while_a_managers_thread_does(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(STOPPED_FROM_WITHIN)
+    done = run_python(str(script), directory=tmp_path)
+    assert done.code == 0, done.output
 
 
 @PATCHED

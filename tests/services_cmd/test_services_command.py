@@ -243,6 +243,16 @@ def test_a_change_that_fails_ends_with_1(place):
         assert place.call("reload", "slow", "--json").returncode == 1
 
 
+def test_a_change_that_is_not_waited_for_to_its_end_ends_with_5(place):
+    place.write('[services.slow]\ntask = "services.acting:Slow"\n'
+                f'[services.slow.options]\ngate = "{place.directory}/nowhere"')  # fmt: skip
+    with place.run(str(place.directory / "system.toml")):
+        done = place.call("start", "slow", "--timeout", "0.1")
+        assert done.returncode == 5
+        assert re.search(r"^slow +starting ", done.stdout, re.M)
+        assert "has not started within 0.1 s" in done.stderr
+
+
 # --- what is supervised
 
 MODULE = """

@@ -16,7 +16,7 @@ import gevent
 import gevent.socket
 import pytest
 from services import acting
-from services_cmd.asked import Asked
+from services_cmd.asked import Asked, Leisurely, Unsayable
 from worlds import PATIENCE, alive, wait_until
 
 from gtaskman import (
@@ -24,6 +24,7 @@ from gtaskman import (
     ConfigurationError,
     GTaskmanError,
     PayloadError,
+    ServerUnavailable,
     ServiceCallFailed,
     ServiceDown,
     ServiceManager,
@@ -33,7 +34,7 @@ from gtaskman import (
     UnknownServiceError,
     WaitTimeout,
 )
-from gtaskman.rendezvous import Nobody, Rendezvous, RendezvousTaken
+from gtaskman.rendezvous import Nobody, Rendezvous, RendezvousTaken, found_in
 from gtaskman.services.control import Control, Supervisor
 
 HOST = {"on this hub": False, "on a thread of its own": True}
@@ -147,6 +148,19 @@ def test_what_json_has_no_form_for_comes_as_a_text(place):
     }
 
 
+def test_texts_that_no_encoding_has_are_said_as_well_as_may_be(place):
+    said = r"caf\udce9"
+    assert place.supervisor.call("asked", "unsayable", (False,)) == {said: [said, 1]}
+    with pytest.raises(ServiceCallFailed) as caught:
+        place.supervisor.call("asked", "unsayable", (True,))
+    assert (caught.value.exc_type, caught.value.message) == ("ValueError", said)
+    status = place.manager.add(Unsayable(id="unsayable"), ServiceOptions(restart="never"))
+    status.stopped.get(timeout=PATIENCE)
+    found = {each.id: each for each in place.supervisor.status()}
+    place.manager.remove("unsayable")
+    assert found["unsayable"].history[-1].message == f"it raised ValueError: {said}"
+
+
 def test_what_cannot_be_said_is_refused_on_either_side(place):
     with pytest.raises(PayloadError, match=r"cannot be said in JSON: .*object"):
         place.supervisor.call("actor", "echo", (object(),))
@@ -226,6 +240,17 @@ def test_a_change_of_all_leaves_out_who_was_stopped_and_tells_who_failed(place, 
     assert "has failed: it raised services.acting.Odd" in found["failing"].error
     assert place.supervisor.status("actor")[0].state is ServiceState.STOPPED
     place.supervisor.change("start", "actor")
+
+
+def test_a_reload_goes_on_when_nobody_waits_for_it_any_more(place):
+    status = place.manager.add(Leisurely(id="leisurely"), ServiceOptions(instances=2))
+    status.started.get(timeout=PATIENCE)
+    before = set(status.pids)
+    (found,) = place.supervisor.change("reload", "leisurely", timeout=0.05)
+    assert "takes longer, and goes on" in found.error
+    assert found.late
+    wait_until(lambda: len(status.pids) == 2 and not before & set(status.pids))
+    place.manager.remove("leisurely")
 
 
 def test_who_need_not_wait_does_not(place, tmp_path):
@@ -354,6 +379,22 @@ def test_one_place_has_one_supervisor(tmp_path):
         assert Supervisor(Rendezvous(path)).status() == []
     with pytest.raises(Nobody, match="nobody listens at"):
         Supervisor(Rendezvous(path)).status()
+
+
+def test_who_lets_too_many_wait_is_said_to_be_busy(tmp_path):
+    rendezvous = Rendezvous(tmp_path / "a" / "services.sock")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(rendezvous.listen("somebody who is stopped")))
+        stack.callback(rendezvous.leave)
+
+        def come():
+            while True:
+                stack.enter_context(contextlib.closing(rendezvous.connect()))
+
+        with gevent.Timeout(PATIENCE), pytest.raises(ServerUnavailable, match="too busy to answer"):
+            come()
+        # all the same, somebody is there
+        assert [each.path for each in found_in(tmp_path / "a", "services")] == [rendezvous.path]
 
 
 def test_what_a_killed_one_has_left_is_replaced(tmp_path):
