@@ -99,16 +99,25 @@ def send(socket: _socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
 
 def receive(socket: _socket.socket) -> tuple[Any, list[int]]:
     """One message and its descriptors; (None, []) when the other end is gone."""
-    room = _socket.CMSG_SPACE(_MOST_FDS * 4)
-    try:
-        data, beside, _, _ = socket.recvmsg(_LARGEST, room, _socket.MSG_CMSG_CLOEXEC)
-    except (ConnectionResetError, BrokenPipeError):
-        data, beside = b"", []
+    data, beside = _receive(socket)
     fds = array.array("i")
     for level, kind, value in beside:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fds.frombytes(value[: len(value) - len(value) % fds.itemsize])
     return (pickle.loads(data) if data else None), list(fds)
+
+
+def _receive(socket: _socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    room = _socket.CMSG_SPACE(_MOST_FDS * 4)
+    for _ in range(2):
+        try:
+            data, beside, _, _ = socket.recvmsg(_LARGEST, room, _socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            # It has gone with something unread. A socket of packets says that once, and first:
+            # what it had said before is still there.
+            continue
+        return data, beside
+    return b"", []
 
 
 def pack_settings(settings: Settings) -> bytes:

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from worlds import PATIENCE, alive, children_of, wait_until
 from gtaskman import (
     Backoff,
     ServiceFailed,
+    ServiceManager,
     ServiceOptions,
     ServiceState,
 )
@@ -146,14 +148,25 @@ def test_one_instance_may_fail_beside_another(services):
     assert len(status.pids) == 1
 
 
-def test_the_loop_ends_when_no_service_is_left(services):
-    gone = services.add(acting.Short(id="gone", how="returns"), ServiceOptions(restart="never"))
-    waits = services.add(acting.Short(id="waits", how="raises"), ServiceOptions(backoff=1000))
-    wait_until(lambda: gone.last_exit and waits.state is ServiceState.BACKOFF)
-    hub = gevent.get_hub()
-    assert hub.join(timeout=0.1) is False  # one is yet to come back
-    services.stop_service("waits")
-    assert hub.join(timeout=PATIENCE) is True
+def test_the_loop_ends_when_no_service_is_left():
+    """In a thread: on this one's hub there may be what other tests have left."""
+    told = []
+
+    def live():
+        hub = gevent.get_hub()
+        with ServiceManager() as services:
+            never, later = ServiceOptions(restart="never"), ServiceOptions(backoff=1000)
+            gone = services.add(acting.Short(id="gone", how="returns"), never)
+            waits = services.add(acting.Short(id="waits", how="raises"), later)
+            wait_until(lambda: gone.last_exit and waits.state is ServiceState.BACKOFF)
+            told.append(hub.join(timeout=0.1))  # one is yet to come back
+            services.stop_service("waits")
+            told.append(hub.join(timeout=PATIENCE))
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    thread.join(2 * PATIENCE)
+    assert told == [False, True]
 
 
 # --- being asked
