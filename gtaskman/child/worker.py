@@ -145,7 +145,8 @@ class Worker:
         self._parked = True
         self._hub.switch()
         self._parked = False
-        self._brisk = time.monotonic() - since < _LINGER
+        # As long again went into falling asleep and waking, where several processes are in line.
+        self._brisk = time.monotonic() - since < 2 * _LINGER
 
     def _linger(self) -> bool:
         """Look for the next order a moment longer; whether it came.
@@ -155,6 +156,7 @@ class Worker:
         """
         read, end = self._channel.read, time.monotonic() + _LINGER
         while time.monotonic() < end:
+            os.sched_yield()  # whoever is to send the next order may have no other core
             read()
             if self._inbox or self._greenlets or self._ending:
                 return True
