@@ -371,13 +371,13 @@ class Pool:
 
     def _on_frames(self, worker: Worker, frames: list[Frame]) -> None:
         """Take note of everything, refill the child, and only then wake whoever waits."""
-        ended = worker.take_ended(frames, self._on_word)
-        if ended:
+        completed, ended = worker.take_ended(frames, self._on_word)
+        if completed or ended:
             self._after_jobs(worker)
             self._listener.on_capacity()
             self._listener.on_batch()
             try:
-                self._settle(ended)
+                self._settle(completed, ended)
             finally:
                 self._listener.on_batch_end(at_once=True)
         if worker.nonsense is not None:
@@ -436,13 +436,12 @@ class Pool:
         if self._limited:
             self._watch_limits(worker)
 
-    def _settle(self, ended: list[End]) -> None:
-        """Decode how runs ended, and tell it. A hot loop: once for every task."""
-        completed: list[Completion] = []
+    def _settle(self, completed: list[Completion], ended: list[End]) -> None:
+        """Decode how runs ended, and tell it, with those that are ``completed`` already.
+
+        A hot loop: once for every task.
+        """
         for job, frame, started, finished in ended:
-            if frame is None:
-                completed.append((job, None, 0, started, finished))
-                continue
             kind, flags, _, body, buffers = frame
             if kind != DONE:
                 self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)

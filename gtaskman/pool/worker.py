@@ -15,6 +15,7 @@ from typing import Any
 
 from gtaskman.errors import FrameError
 from gtaskman.job import Job
+from gtaskman.pool.listener import Completion
 from gtaskman.pool.process import Process
 from gtaskman.pool.verdict import Verdict, judge
 from gtaskman.reference import Reference
@@ -38,9 +39,8 @@ class State(enum.Enum):
     DEAD = enum.auto()  # its jobs are judged, its capacity is free
 
 
-# A run that has ended: its job, the frame that says how (None: it returned nothing), its start and
-# end (monotonic).
-End = tuple[Job, Frame | None, float, float]
+# A run that has ended: its job, the frame that says how, its start and end (monotonic).
+End = tuple[Job, Frame, float, float]
 
 
 class Worker(Process):
@@ -202,15 +202,18 @@ class Worker(Process):
 
     def take_ended(
         self, frames: list[Frame], on_word: Callable[[Worker, Frame], None]
-    ) -> list[End]:
+    ) -> tuple[list[Completion], list[End]]:
         """The runs that have ended, of what the child said; all else goes to ``on_word``, in order.
 
-        A hot loop: once for every task. Runs that are not known (any more) are left out, and so is
-        all that follows something that cannot be understood, which ``nonsense`` then says.
+        First those that returned nothing, then those of which a frame says how. A hot loop: once
+        for every task. Runs that are not known (any more) are left out, and so is all that follows
+        something that cannot be understood, which ``nonsense`` then says.
         """
+        completed: list[Completion] = []
         ended: list[End] = []
         jobs, span, mean = self.jobs, SPAN.unpack_from, self.mean
         runs: Iterable[tuple[int, float, float]]
+        how: Frame | None
         try:
             for frame in frames:
                 kind, _, number, body, _ = frame
@@ -237,13 +240,16 @@ class Worker(Process):
                             mean += (min(took, _OUTLIER * mean + _AHEAD) - mean) * _WEIGHT
                         else:
                             mean = took
-                    ended.append((job, how, started, finished))
+                    if how is None:
+                        completed.append((job, None, 0, started, finished))
+                    else:
+                        ended.append((job, how, started, finished))
         except Exception as error:
             self.nonsense = error
-        self.done += len(ended)
+        self.done += len(completed) + len(ended)
         self.mean = mean
         self.stuck = False
-        return ended
+        return completed, ended
 
     def give_back(self, number: int) -> Job | None:
         """A run has not begun and will not: its job."""
