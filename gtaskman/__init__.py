@@ -20,6 +20,8 @@ from gtaskman.config import Configuration
 from gtaskman.context import Current, current
 from gtaskman.default import cancel, configure, map, report, shutdown, start, stats, submit
 from gtaskman.errors import (
+    AccessRefused,
+    BindError,
     Cancelled,
     ConfigurationError,
     DuplicateServiceError,
@@ -30,6 +32,7 @@ from gtaskman.errors import (
     FrameTooLarge,
     GTaskmanError,
     MainGuardError,
+    ManagerGone,
     ManagerStopped,
     PayloadError,
     ServerError,
@@ -76,8 +79,10 @@ if TYPE_CHECKING:
     from gtaskman.storages.redis import RedisTaskStorage
 
 __all__ = [
+    "AccessRefused",
     "AsyncTask",
     "Backoff",
+    "BindError",
     "Cancelled",
     "Client",
     "Configuration",
@@ -96,6 +101,7 @@ __all__ = [
     "InMemoryTaskStorage",
     "Keyring",
     "MainGuardError",
+    "ManagerGone",
     "ManagerStopped",
     "PayloadError",
     "Progress",

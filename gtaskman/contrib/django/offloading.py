@@ -186,7 +186,7 @@ class Offloaded(Sequence[Any]):
 
     # A sequence has these two, with another meaning.
 
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:  # type: ignore[override] # a query set's, not a list's
         """How many rows there are."""
         return int(self._ask("count", (), {}))
 
