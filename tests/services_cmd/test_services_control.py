@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import socket
@@ -148,7 +149,9 @@ def test_what_json_has_no_form_for_comes_as_a_text(place):
     }
 
 
-def test_texts_that_no_encoding_has_are_said_as_well_as_may_be(place):
+def test_texts_that_no_encoding_has_are_said_as_well_as_may_be(place, caplog):
+    # Not to be logged: what pytest keeps of that it could not send to where it is shown.
+    caplog.set_level(logging.CRITICAL + 1, "gtaskman")
     said = r"caf\udce9"
     assert place.supervisor.call("asked", "unsayable", (False,)) == {said: [said, 1]}
     with pytest.raises(ServiceCallFailed) as caught:
