@@ -235,7 +235,9 @@ class Worker(Process):
                     else:
                         self.sync -= 1
                         took = finished - started
-                        if mean:
+                        if not started:
+                            pass  # cancelled before it began: it says nothing about durations
+                        elif mean:
                             # One long task among short ones does not make the short ones long.
                             mean += (min(took, _OUTLIER * mean + _AHEAD) - mean) * _WEIGHT
                         else:

@@ -12,6 +12,8 @@ import gevent
 import pytest
 
 from gtaskman.pool.worker import Worker
+from gtaskman.wire import messages
+from gtaskman.wire.frames import Frame
 
 pytestmark = pytest.mark.quick
 
@@ -55,3 +57,16 @@ def test_a_signal_for_a_process_that_is_not_known_yet_waits_for_it(chain):
     # then it gets what it is due
     assert child.wait(timeout=30) == -signal.SIGKILL
     child.stdin.close()
+
+
+def test_a_run_that_was_cancelled_before_it_began_leaves_the_mean_alone(chain, make_job):
+    # given a worker whose sync tasks take a millisecond, with one more that has not begun
+    worker, job = chain[0], make_job(number=7)
+    worker.mean, worker.sync, worker.jobs[7] = 1e-3, 1, job
+    # when it is cancelled: it began at no time, and ended now, which is long after the start
+    span = memoryview(messages.SPAN.pack(0.0, 86400.0))
+    frame = Frame(messages.FAIL, messages.Ended.CANCELLED, 7, span, ())
+    completed, ended = worker.take_ended([frame], lambda *_: None)
+    # then it has ended, and says nothing about how long tasks take
+    assert (completed, [each[0] for each in ended]) == ([], [job])
+    assert worker.mean == 1e-3
