@@ -53,10 +53,17 @@ class Deadlines:
         self._armed = float("inf")
         now = time.monotonic()
         heap = self._heap
-        while heap and heap[0][0] <= now:
-            entry = heapq.heappop(heap)[2]
-            if self._alive(entry):
-                self._fire(entry)
+        try:
+            while heap and heap[0][0] <= now:
+                entry = heapq.heappop(heap)[2]
+                if self._alive(entry):
+                    self._fire(entry)
+        finally:
+            # In any case: an exception of one entry must not keep the others from firing.
+            self._arm_for_next()
+
+    def _arm_for_next(self) -> None:
+        heap = self._heap
         while heap and not self._alive(heap[0][2]):
             heapq.heappop(heap)
         if heap and heap[0][0] < self._armed:

@@ -258,3 +258,26 @@ def test_an_alarm_may_set_itself_again_when_it_goes_off(alarm, fired):
     alarm.set(0, again)
     fired.until(3)
     assert not alarm.armed
+
+
+def test_a_deadline_that_raises_does_not_keep_the_others_from_firing(fired, monkeypatch):
+    # given three that are due in one turn and one that is due later, of which the first raises
+    raised = []
+
+    def fire(entry):
+        fired(entry)
+        if entry is entries[0]:
+            raise RuntimeError("this one is broken")
+
+    hub = gevent.get_hub()
+    monkeypatch.setattr(hub, "handle_error", lambda *error: raised.append(error))
+    deadlines = Deadlines(hub.loop, fire, lambda entry: True)
+    entries = [Entry() for _ in range(4)]
+    for entry in entries[:3]:
+        deadlines.add(in_(-1), entry)
+    deadlines.add(in_(SOON), entries[3])
+    # then all of them fire, once each, and the error is not swallowed
+    fired.until(4)
+    assert fired.entries == entries
+    assert len(raised) == 1
+    deadlines.close()
