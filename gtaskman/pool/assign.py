@@ -124,22 +124,36 @@ def _share_async(
 
 def _level(gifts: list[tuple[W, int]], chosen: list[W], count: int, slots: int) -> int:
     """Fill the ``chosen`` up to one level, so that no worker has much more than another."""
-    loads = sorted(chosen, key=_asyncs)
-    # Whoever stands above the level that the others come to gets nothing, and does not raise it.
-    while len(loads) > 1 and loads[-1].asyncs * len(loads) >= count + sum(map(_asyncs, loads)):
-        loads.pop()
-    given, left = 0, count
-    for at, worker in enumerate(loads):
+    shares = dict.fromkeys(map(id, chosen), 0)
+    left = count
+    # Each pass hands out everything, or fills a worker up, and the next pass does without that one.
+    while left and (open_ones := [w for w in chosen if _room(w, shares[id(w)], slots) > 0]):
+        left = _level_once(shares, open_ones, left, slots)
+    gifts.extend((worker, shares[id(worker)]) for worker in chosen if shares[id(worker)])
+    return count - left
+
+
+def _level_once(shares: dict[int, int], chosen: list[W], left: int, slots: int) -> int:
+    """One pass of :func:`_level` over workers that have room; gives how many tasks are left."""
+    loads = sorted((w.asyncs + shares[id(w)], at) for at, w in enumerate(chosen))
+    total = sum(load for load, _ in loads)
+    # A worker above the level that the others come to gets nothing, and does not raise it.
+    while len(loads) > 1 and loads[-1][0] * len(loads) >= left + total:
+        total -= loads.pop()[0]
+    for rank, (load, at) in enumerate(loads):
+        worker = chosen[at]
         # The level that the rest of the workers and the rest of the tasks come to.
-        rest = loads[at:]
-        level = -(-(left + sum(each.asyncs for each in rest)) // len(rest))
-        room = min(slots - worker.asyncs, worker.budget)
-        share = max(0, min(left, room, level - worker.asyncs))
-        if share:
-            gifts.append((worker, share))
-            given += share
-            left -= share
-    return given
+        level = -(-(left + total) // (len(loads) - rank))
+        share = max(0, min(left, _room(worker, shares[id(worker)], slots), level - load))
+        shares[id(worker)] += share
+        left -= share
+        total -= load
+    return left
+
+
+def _room(worker: Load, share: int, slots: int) -> int:
+    """How many async tasks a worker may be given beside such a share."""
+    return min(slots - worker.asyncs, worker.budget) - share
 
 
 def _asyncs(worker: Load) -> int:

@@ -70,6 +70,16 @@ CASES = {
         {"sync": 0, "asyncs": 4},
         expect(asyncs={"b": 4}),
     ),
+    "async beside others, whatever the budget of those that have less": (
+        [W("a", asyncs=2, budget=1), W("b", asyncs=5)],
+        {"sync": 0, "asyncs": 20, "slots": 50},
+        expect(asyncs={"a": 1, "b": 19}),
+    ),
+    "async to one that has more, while the one that has less may take no more": (
+        [W("a", asyncs=1, budget=0), W("b", asyncs=10), W("c", asyncs=9)],
+        {"sync": 0, "asyncs": 3, "slots": 50},
+        expect(asyncs={"b": 1, "c": 2}),
+    ),
     # --- a sync task to a worker with nothing to do
     "sync to an idle worker": ([W("a")], {"sync": 1, "asyncs": 0}, expect(sync={"a": 1})),
     "sync never beside async": ([W("a", asyncs=1, depth=5)], {"sync": 1, "asyncs": 0}, expect()),
@@ -258,6 +268,7 @@ def workers_of_any_kind(draw):
                 sync=draw(st.integers(1, 5)) if kind == "sync" else 0,
                 asyncs=draw(st.integers(1, 6)) if kind == "async" else 0,
                 depth=draw(st.integers(1, 6)),
+                budget=draw(st.sampled_from([1, 2, 5, 1_000_000])),
                 open=draw(st.booleans()) or draw(st.booleans()),
                 reserved=kind == "async" and draw(st.integers(0, 4)) == 0,
             )
@@ -298,6 +309,8 @@ def test_whatever_waits_and_whoever_is_there(
         # No more async tasks than slots, and none for a worker that is set aside.
         assert not more_async or worker.asyncs + more_async <= slots
         assert not (worker.reserved and more_async)
+        # No more than it may still be given.
+        assert more_sync + more_async <= worker.budget
         # No more sync tasks than the depth, but that an idle worker gets one.
         assert not more_sync or worker.sync + more_sync <= worker.depth
     # Nothing is handed out ahead while more workers may be started.
@@ -314,7 +327,8 @@ def test_whatever_waits_and_whoever_is_there(
     if plan.total_async < asyncs:
         for worker in workers:
             if worker.open and worker.asyncs and not worker.reserved:
-                assert worker.asyncs + got_async.get(worker.name, 0) >= slots
+                given = got_async.get(worker.name, 0)
+                assert worker.asyncs + given >= slots or given == worker.budget
     # Whoever finds no worker has one on its way, as long as one may be started.
     if spare > plan.forks:
         waiting = sync - plan.total_sync + -(-(asyncs - plan.total_async) // slots)
@@ -339,7 +353,8 @@ def test_async_tasks_are_shared_so_that_nobody_has_much_more_than_another(worker
         each.asyncs + got.get(each.name, 0)
         for each in workers
         if each.open and not each.sync and not each.reserved
+        if got.get(each.name, 0) < each.budget
     ]
-    # Whoever got some has at most one more than anybody else.
-    if after:
+    # Whoever got some has at most one more than any other that could have been given more.
+    if after and others:
         assert max(after.values()) <= min(others) + 1
