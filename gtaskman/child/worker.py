@@ -252,6 +252,9 @@ class Worker:
                 self._finish(run, 0.0, outcome.stopped(_ENDED_BY[why]))
                 self._channel.flush()
                 return
+        stop = self._stops.get(number)
+        if stop is not None and stop.why is Why.CANCELLED and why is not Why.CANCELLED:
+            return  # a limit that is reached meanwhile does not interrupt its clean-up
         if number == self._running or number in self._greenlets:
             self._stops[number] = Stop(why)
             # Whoever reads this in the task itself raises there, before the hub comes round.

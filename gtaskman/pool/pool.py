@@ -204,6 +204,7 @@ class Pool:
         if worker.sync:
             self._sync_since = None
         if not self._look_alarm.armed:
+            retune()  # the wall clock may have been set since the last look
             self._look_alarm.set(_LOOK, self._look)
         if self._limited:
             self._watch_limits(worker)
@@ -237,12 +238,18 @@ class Pool:
                 return
 
     def cancel(self, job: Job, why: Why) -> None:
-        """Ask a job that is in a worker to stop; its worker is killed if it does not."""
+        """Ask a job that is in a worker to stop; its worker is killed if it does not.
+
+        A user's cancel goes before a time limit, whichever comes first: a cancelled task never
+        runs again, one that reached its limit may.
+        """
         worker = job.worker
         if worker is None or job.number not in worker.jobs:
             return
-        if job.stop is None or job.stop is Why.SOFT_TIMEOUT:
+        if why is Why.CANCELLED or job.stop is None or job.stop is Why.SOFT_TIMEOUT:
             job.stop = why
+        elif job.stop is Why.CANCELLED:
+            return  # it is stopping already: a limit must not interrupt its clean-up
         worker.cancel(job.number, why)
         if why is not Why.SOFT_TIMEOUT:
             end = time.monotonic() + self._config.kill_grace
@@ -538,7 +545,9 @@ class Pool:
 
     def _on_deadline(self, entry: Any) -> None:
         if isinstance(entry, Worker):
-            self._on_worker_late(entry)
+            entry.channel.read()  # READY may be in the pipe of a hub that was blocked
+            if self._matters(entry):
+                self._on_worker_late(entry)
             return
         if len(entry) == 2:
             worker, act = entry
@@ -548,6 +557,11 @@ class Pool:
         worker = job.worker
         now = time.monotonic()
         if what is Kill.KILL:
+            # The hub may have been blocked for longer than the grace: the end of the run may
+            # already be in the pipe.
+            worker.channel.read()
+            if not self._matters(entry):
+                return
             if not _at_work(job):
                 self._deadlines.add(now + self._config.kill_grace, entry)
                 return
@@ -703,6 +717,7 @@ class Pool:
             self._not_started(worker, cause.message)
             return
         judged = worker.judge()
+        running = worker.running_since()
         unexpected = worker.state is not State.STOPPING and not self._closing
         self._remove(worker)
         if unexpected:
@@ -711,16 +726,17 @@ class Pool:
         self._listener.on_batch()
         try:
             for job, verdict in judged:
-                self._pronounce(job, verdict, cause)
+                self._pronounce(job, verdict, cause, running)
             if not self._closing:
                 self._fork(max(0, self._config.min_processes - len(self._workers)))
                 self._listener.on_capacity()
         finally:
             self._listener.on_batch_end()
 
-    def _pronounce(self, job: Job, verdict: Verdict, cause: Failure) -> None:
-        now = time.monotonic()
-        begun = (job.started_at or time.time()) - wall(0.0)
+    def _pronounce(
+        self, job: Job, verdict: Verdict, cause: Failure, running: tuple[int, float]
+    ) -> None:
+        begun, now = _begin_of(job, running), time.monotonic()
         if job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
             self._listener.on_failed(job, causes.timed_out(job), None, begun, now)
         elif verdict is Verdict.UNTOUCHED:
@@ -782,6 +798,15 @@ class Pool:
         for worker in self._workers.values():
             worker.close()
         self._starter.forget()
+
+
+def _begin_of(job: Job, running: tuple[int, float]) -> float:
+    """When a run began, on the monotonic clock, of a job whose worker died while ``running``."""
+    number, since = running
+    if job.number == number:
+        return since
+    now = time.monotonic()
+    return now if job.started_at is None else min(now, job.started_at - wall(0.0))
 
 
 def _at_work(job: Job) -> bool:

@@ -55,6 +55,16 @@ def test_a_cancelled_task_cleans_up(world, start_method):
 
 
 @UNPATCHED
+def test_a_limit_does_not_interrupt_the_clean_up_of_a_cancelled_task(world):
+    play(world, control.a_limit_during_the_clean_up_of_a_cancelled_task, both_kinds())
+
+
+@UNPATCHED
+def test_a_blocked_hub_kills_no_worker_whose_task_has_stopped_in_time(world):
+    play(world, control.a_blocked_hub_and_a_task_that_stopped_in_time, both_kinds())
+
+
+@UNPATCHED
 def test_cancelling_what_is_not_there_gives_false(world):
     play(world, control.cancelling_what_is_not_there, both_kinds())
 

@@ -2,7 +2,9 @@
 
 import pytest
 from scenarios import pooling
-from worlds import START_METHODS
+from worlds import PATIENCE, START_METHODS, wait_until
+
+from gtaskman import job
 
 KINDS = [{"kind": "sync"}, {"kind": "async"}]
 UNPATCHED = pytest.mark.parametrize("world", ["unpatched"], indirect=True)
@@ -100,3 +102,16 @@ def test_every_worker_tells_what_it_is_doing(world):
 @UNPATCHED
 def test_submit_waits_while_too_much_waits(world):
     world.run(pooling.a_bounded_queue)
+
+
+def test_reports_follow_a_wall_clock_that_was_set(manager, monkeypatch):
+    # given an idle manager, and a wall clock that is set forward by an hour
+    assert manager.submit(abs, -1).get(timeout=PATIENCE) == 1
+    wait_until(lambda: not manager._pool._look_alarm.armed)
+    monkeypatch.setattr(job, "_EPOCH", job._EPOCH - 3600)
+    # when the next task runs
+    handle = manager.submit(abs, -2)
+    assert handle.get(timeout=PATIENCE) == 2
+    # then all times of its report are by the clock as it is now
+    report = handle.report
+    assert report.created_at - 60 < report.started_at <= report.finished_at

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import random
+import select
 import signal
 import tempfile
 import time
 import weakref
 
 import gevent
+from gevent import monkey
 
 import gtaskman
 from scenarios import stage, work
@@ -167,6 +169,39 @@ def cancelling_runs_finally_blocks(kind, start_method):
         assert handle.cancel("tidy up")
         assert_cancelled(handle, "tidy up")
         assert lines(path) == ["cleaned"]
+
+
+def a_limit_during_the_clean_up_of_a_cancelled_task(kind):
+    """Its clean-up is not interrupted, and it does not run again, whatever its retries."""
+    path = scratch()
+    with stage.manager(max_processes=1, kill_grace=LONG) as manager:
+        task = work.of(kind, "outlast_its_limit").with_options(timeout=2.0, retries=2, backoff=0)
+        handle = manager.submit(task, path)
+        running(handle)
+        assert handle.cancel("not needed")
+        assert_cancelled(handle, "not needed")
+        assert lines(path) == ["cleaned"]
+        assert handle.report.attempt == 1
+        assert_empty(manager)
+
+
+def a_blocked_hub_and_a_task_that_stopped_in_time(kind):
+    """The task's end is in the pipe when its grace is over: its worker is not killed."""
+    with stage.manager(max_processes=1, kill_grace=0.2) as manager:
+        handle = manager.submit(work.of(kind, "nap"))
+        pid = running(handle)
+        assert handle.cancel("not needed")
+        (worker,) = manager._pool._workers.values()
+        poll = monkey.get_original("select", "poll")()
+        poll.register(worker.channel.fd, select.POLLIN)
+        # The hub is blocked until the worker has answered and the grace is over.
+        end = time.monotonic() + 0.4
+        assert poll.poll(PATIENCE * 1000)
+        work.original_sleep(max(0.0, end - time.monotonic()))
+        assert_cancelled(handle, "not needed")
+        assert manager.submit(work.of(kind, "whoami")).get(timeout=PATIENCE) == pid
+        assert worker.kill_reason is None
+        assert_empty(manager)
 
 
 def cancelling_what_is_not_there(kind):

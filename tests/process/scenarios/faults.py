@@ -64,6 +64,8 @@ def a_task_that_kills_its_worker(kind, how, start_method="zygote"):
         handle = manager.submit(work.of(kind, "die"), how, path)
         assert_crashed(handle, **known)
         assert lines(path) == ["x"]
+        report = handle.report
+        assert report.created_at <= report.started_at <= report.finished_at, report
 
 
 def others_of_a_worker_that_dies(start_method):

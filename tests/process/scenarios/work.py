@@ -217,6 +217,23 @@ def take_slow(value, seconds=60.0):
     return "done"
 
 
+@_of_both_kinds
+def outlast_its_limit(path):
+    """When it is stopped, clean up until well after its own time limit."""
+    try:
+        announce()
+        gevent.sleep(60)
+    finally:
+        try:
+            while gtaskman.current().remaining() > 0:
+                gevent.sleep(0.01)
+            gevent.sleep(0.3)
+        except BaseException as error:
+            mark(path, f"interrupted by {error!r}")
+            raise
+        mark(path, "cleaned")
+
+
 # --- ones that end badly
 
 
