@@ -8,6 +8,7 @@ from typing import cast
 import msgspec
 
 from gtaskman.errors import ConfigurationError
+from gtaskman.fields import shown
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -61,4 +62,4 @@ def _check(field: str, value: object, low: float, high: float = sys.float_info.m
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= cast(float, value) <= high:
         bounds = f"from {low:g}" + (f" to {high:g}" if high < sys.float_info.max else "")
-        raise ConfigurationError(f"{field} takes a number {bounds}, not {value!r:.80}", field)
+        raise ConfigurationError(f"{field} takes a number {bounds}, not {shown(value)}", field)

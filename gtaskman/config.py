@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gtaskman.errors import ConfigurationError
-from gtaskman.fields import Mismatch, conform, declared
+from gtaskman.fields import Mismatch, conform, declared, shown
 
 START_METHODS = ("zygote", "spawn", "fork")
 MIB = 1024 * 1024
@@ -59,7 +59,7 @@ class Configuration:
     max_pending_bytes: int = 256 * MIB
     """Waiting tasks (payload and 1 KiB each) above which ``submit`` waits."""
     max_frame: int = 1024 * MIB
-    """The largest message, and so the largest argument or result."""
+    """The largest message, up to 4 GiB - 1: arguments or a result may take 4 KiB less."""
     max_result: int = MIB
     """The largest result that goes to a server, to be fetched from there."""
 
@@ -94,7 +94,10 @@ class Configuration:
             value = _fit(name, values.get(name, default), annotation)
             low = _LOWEST.get(name)
             if low is not None and value is not None and not value >= low:
-                raise ConfigurationError(f"{name} must be at least {low}, not {value!r}", name)
+                raise ConfigurationError(f"{name} must be at least {low}, not {shown(value)}", name)
+            high = _HIGHEST.get(name)
+            if high is not None and value is not None and value > high:
+                raise ConfigurationError(f"{name} must be at most {high}, not {shown(value)}", name)
             self.__dict__[name] = value
         self._agree()
 
@@ -166,14 +169,17 @@ _LOWEST: dict[str, float] = {
     "keep_bytes": 0,
 }
 
+# A frame states the length of its body in four bytes.
+_HIGHEST: dict[str, float] = {"max_frame": 2**32 - 1}
+
 
 def _fit(name: str, value: Any, annotation: Any) -> Any:
     if isinstance(value, bool) and annotation is not bool:
-        raise ConfigurationError(f"{name}: expected a number, got {value!r}", name)
+        raise ConfigurationError(f"{name}: expected a number, got {shown(value)}", name)
     try:
         return conform(value, annotation)
     except Mismatch as mismatch:
-        raise ConfigurationError(f"{name}={value!r}: {mismatch}", name) from None
+        raise ConfigurationError(f"{name}: {mismatch}", name) from None
 
 
 def _hint(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gtaskman.errors import TaskDefinitionError, TaskOptionError
+from gtaskman.fields import shown
 from gtaskman.reference import Reference, is_held
 from gtaskman.task import Definition, Task, TaskFunction, call, fresh_id, name_of
 from gtaskman.terms import Terms
@@ -87,7 +88,7 @@ def check_callable(function: Any) -> None:
         )
     if not callable(function):
         raise TaskDefinitionError(
-            f"submit takes a task, a task function or a callable, not {function!r:.80}"
+            f"submit takes a task, a task function or a callable, not {shown(function)}"
         )
 
 

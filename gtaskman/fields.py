@@ -18,6 +18,14 @@ from typing import Any, ClassVar
 import msgspec
 
 
+def shown(value: object) -> str:
+    """``repr(value)`` for an error message: up to 80 characters, whatever ``repr`` raises."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:
+        return f"a value of {type(value).__qualname__:.80} that cannot be shown"
+
+
 class Mismatch(ValueError):
     """Raised when a value does not fit its annotation; the text says what was expected."""
 
@@ -86,7 +94,7 @@ def conform(value: Any, annotation: Any) -> Any:
     try:
         return msgspec.convert(value, annotation, builtin_types=_BUILTIN)
     except msgspec.ValidationError as error:
-        raise Mismatch(f"{error}{_allowed(annotation)}, not {value!r:.80}") from None
+        raise Mismatch(f"{error}{_allowed(annotation)}; the value is {shown(value)}") from None
     except TypeError:
         return value
 
@@ -113,5 +121,5 @@ def _as_number(value: Any, kind: type) -> Any:
     except (ValueError, OverflowError):
         number = None
     if number is None or number != value:
-        raise Mismatch(f"Expected `{kind.__name__}`, got `{value!r:.80}`")
+        raise Mismatch(f"Expected `{kind.__name__}`; the value is {shown(value)}")
     return number

@@ -51,7 +51,7 @@ from gtaskman.task import Definition, TaskFunction, fresh_id
 from gtaskman.terms import DEFAULT, Terms
 from gtaskman.timetable import Timetable
 from gtaskman.wire import messages
-from gtaskman.wire.messages import Why
+from gtaskman.wire.messages import Why, payload_limit
 from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
 
 log = logging.getLogger(__name__)
@@ -387,7 +387,7 @@ class TaskManager:
         self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Payload:
         try:
-            return encode_arguments(args, kwargs, self.config.max_frame)
+            return encode_arguments(args, kwargs, payload_limit(self.config.max_frame))
         except PayloadError as error:
             raise PayloadError(
                 f"the arguments of {definition.name} cannot travel: {error}"

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ca
 from gtaskman.backoff import Backoff
 from gtaskman.context import Current, running
 from gtaskman.errors import ConfigurationError, TaskDefinitionError, TaskOptionError
-from gtaskman.fields import MISSING, Mismatch, conform, declared, hints_of
+from gtaskman.fields import MISSING, Mismatch, conform, declared, hints_of, shown
 from gtaskman.report import Progress
-from gtaskman.terms import DEFAULT, Terms, fingerprint
+from gtaskman.terms import DEFAULT, LONGEST, Terms, fingerprint
 
 if TYPE_CHECKING:
     import datetime
@@ -36,6 +36,7 @@ _definition_numbers = itertools.count(1)
 _BACKOFF = Backoff()
 # What a worker must know of a definition, as bits: they travel with every order to run one.
 ASYNC, ONCE, CLASS = 2, 4, 16
+_MOST = 2**31 - 1  # of attempts or crashes: they are counted in four bytes on the pipe
 MAX_ID = 200  # characters: an id is a key in storages and a word in commands
 
 
@@ -85,7 +86,7 @@ class Definition:
     def _check(self) -> None:
         if self.kind not in KINDS:
             raise TaskDefinitionError(
-                f"{self.name}: kind must be 'sync' or 'async', not {self.kind!r}"
+                f"{self.name}: kind must be 'sync' or 'async', not {shown(self.kind)}"
             )
         _check_limit(self.name, "timeout", self.timeout)
         _check_limit(self.name, "soft_timeout", self.soft_timeout)
@@ -143,7 +144,7 @@ def _backoff(name: str, value: Any) -> Backoff:
         return Backoff.starting_with(value)
     except ConfigurationError:
         raise TaskDefinitionError(
-            f"{name}: backoff takes a Backoff or seconds from 0, not {value!r:.80}"
+            f"{name}: backoff takes a Backoff or seconds from 0, not {shown(value)}"
         ) from None
 
 
@@ -181,13 +182,20 @@ def _own_terms(name: str, inherited: Terms, changes: dict[str, Any]) -> Terms:
 def _check_limit(name: str, field: str, value: Any) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise TaskDefinitionError(f"{name}: {field} takes seconds above 0, not {value!r}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= LONGEST:
+        raise TaskDefinitionError(
+            f"{name}: {field} takes seconds above 0 and up to {LONGEST:,.0f} (None: no limit), not"
+            f" {shown(value)}"
+        )
 
 
 def _check_count(name: str, field: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise TaskDefinitionError(f"{name}: {field} takes a number from {low}, not {value!r}")
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or not low <= value <= _MOST:
+        raise TaskDefinitionError(
+            f"{name}: {field} takes a number from {low} to {_MOST:,}, not {shown(value)}"
+        )
 
 
 # --- the registry of names -----------------------------------------------------------------------
@@ -246,7 +254,7 @@ def check_id(task_id: Any, name: str) -> str:
     """``task_id`` if it can be one, else :class:`TaskOptionError`."""
     if not isinstance(task_id, str) or not 0 < len(task_id) <= MAX_ID or not task_id.isprintable():
         raise TaskOptionError(
-            f"{name}: id takes a printable text of 1 to {MAX_ID} characters, not {task_id!r:.80}",
+            f"{name}: id takes a printable text of 1 to {MAX_ID} characters, not {shown(task_id)}",
             name,
             "id",
         )
@@ -361,9 +369,9 @@ class Task:
 
     def __repr__(self) -> str:
         args, kwargs = self.arguments()
-        shown = [repr(value) for value in args] + [f"{k}={v!r}" for k, v in kwargs.items()]
+        given = [shown(value) for value in args] + [f"{k}={shown(v)}" for k, v in kwargs.items()]
         return (
-            f"<{type(self).__name__} {self.definition.name}({', '.join(shown):.200}) id={self.id}>"
+            f"<{type(self).__name__} {self.definition.name}({', '.join(given):.200}) id={self.id}>"
         )
 
 
@@ -659,5 +667,5 @@ def _check_code(function: Any) -> None:
         )
     if not callable(function) or inspect.isclass(function):
         raise TaskDefinitionError(
-            f"@task takes a function, not {function!r:.80}; derive a class from gtaskman.Task"
+            f"@task takes a function, not {shown(function)}; derive a class from gtaskman.Task"
         )

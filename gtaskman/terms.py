@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from gtaskman.errors import TaskOptionError
+from gtaskman.fields import shown
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -100, 100
 MAX_KEY = 200  # characters of a unique key
@@ -92,7 +93,7 @@ def fingerprint(name: str, arguments: Any) -> str:
 
 
 def _wrong(field: str, expected: str, value: object) -> TaskOptionError:
-    return TaskOptionError(f"{field} takes {expected}, not {value!r:.80}", None, field)
+    return TaskOptionError(f"{field} takes {expected}, not {shown(value)}", None, field)
 
 
 def _check_queue(value: object) -> None:

@@ -84,7 +84,7 @@ class Worker:
     ) -> None:
         self.descriptors = tuple(descriptors)  # what it was given beside its pipe
         self.targets = Targets(settings.main)
-        self.limit = settings.max_frame
+        self.limit = messages.payload_limit(settings.max_frame)
         self._attendant: Callable[[Frame], None] | None = None
         self._hub: Any = get_hub()
         self._main: Any = getcurrent()
@@ -100,6 +100,7 @@ class Worker:
             self._on_close,
         )
         self._channel.on_flush = self._put_voids
+        self._channel.announce_large(self._on_large)
         self._voids: list[bytes] = []  # runs that returned nothing, and nobody knows of yet
         self._inbox: collections.deque[Run] = collections.deque()
         self._greenlets: dict[int, TaskGreenlet] = {}
@@ -187,6 +188,11 @@ class Worker:
                 self._inbox.append(Run(number, flags, body, buffers))
         if last:
             self._slate.receive(last)
+
+    def _on_large(self, kind: int, number: int) -> None:
+        # There may be no memory for it: then the page says which order ended this process.
+        if kind == RUN:
+            self._slate.arrive(number)
 
     def _begin(self, run: Run) -> None:
         runner = self._spare.pop() if self._spare else TaskGreenlet(self._run_asyncs, self._hub)

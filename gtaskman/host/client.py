@@ -39,7 +39,7 @@ from gtaskman.reference import refer_abroad
 from gtaskman.report import Report, TaskStatus
 from gtaskman.task import Definition, Task, TaskFunction, fresh_id, registry
 from gtaskman.terms import DEFAULT, Terms
-from gtaskman.wire.messages import CHUNK, SEALED
+from gtaskman.wire.messages import CHUNK, SEALED, payload_limit
 from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
 
 _STEP = 200  # reports that are asked for at once
@@ -159,7 +159,7 @@ class HostClient(Client):
         kwargs: dict[str, Any],
     ) -> Payload:
         try:
-            return encode_arguments(args, kwargs, connection.welcome.max_frame)
+            return encode_arguments(args, kwargs, payload_limit(connection.welcome.max_frame))
         except PayloadError as error:
             raise PayloadError(
                 f"the arguments of {definition.name} cannot travel: {error}"

@@ -33,6 +33,7 @@ from gtaskman.services.status import (
 )
 from gtaskman.services.task import ServiceTask, remotes
 from gtaskman.services.watch import Watch
+from gtaskman.wire.messages import payload_limit
 from gtaskman.wire.payload import Payload, encode_arguments
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Record:
 
     def _order(self, number: int) -> Order:
         args = (number, self.listeners.names)
-        payload = encode_arguments(args, self.task.arguments()[1], self.limit)
+        payload = encode_arguments(args, self.task.arguments()[1], payload_limit(self.limit))
         return Order(self.task.definition, self._reference, self.task.id, payload)
 
     @property
@@ -274,7 +275,7 @@ class Record:
 
     def encode(self, method: str, args: Any, kwargs: dict[str, Any]) -> Payload:
         """What a call sends. Raises :class:`PayloadError`."""
-        return encode(self.task.id, method, args, kwargs, self.limit)
+        return encode(self.task.id, method, args, kwargs, payload_limit(self.limit))
 
     def new_call(self, method: str) -> Call:
         """A call that is yet to be made. Raises :class:`ServiceDown` if nobody could take it."""

@@ -64,6 +64,10 @@ class Channel:
         """Begin to read: the loop calls ``on_readable``, or :meth:`read` itself."""
         self._readable.start(on_readable or self.read)
 
+    def announce_large(self, on_large: Callable[[int, int], None]) -> None:
+        """Call ``on_large(kind, number)`` before memory is allocated for a large frame."""
+        self._reader.on_large = on_large
+
     # --- reading
 
     def read(self) -> None:

@@ -17,7 +17,7 @@ import ctypes
 import enum
 import mmap
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from gtaskman.errors import FrameError, FrameTooLarge
@@ -154,8 +154,11 @@ class FrameReader:
     Read into :meth:`room`, then say with :meth:`advance` how much came. ``limit`` is the largest
     frame in bytes; a larger one raises :class:`FrameTooLarge`. What cannot be a frame, such as one
     that is none of ``kinds``, raises :class:`FrameError`, before anybody waits for its body. After
-    either the stream is of no use any more.
+    either the stream is of no use any more. ``on_large(kind, number)``, if it is set, is called
+    before memory is allocated for a frame that is read into buffers of its own.
     """
+
+    on_large: Callable[[int, int], None] | None = None
 
     def __init__(self, limit: int, kept: int = KEPT, kinds: Collection[int] | None = None) -> None:
         self._limit = limit
@@ -235,6 +238,8 @@ class FrameReader:
         total = size + sum(each & _SIZE_MASK for each in sizes)
         if total > self._limit:
             raise FrameTooLarge(f"a frame of {total} bytes is over the limit of {self._limit}")
+        if self.on_large is not None:
+            self.on_large(kind, number)
         filling = _Filling(kind, flags, number, size, sizes)
         taken = filling.take(self._view[start:have])
         if filling.full:

@@ -81,8 +81,8 @@ class Up(enum.IntEnum):
     READY = 1  # it is ready as well
 
 
-# RUN: target u32, attempt u16, length of the id u16, time limit f64 (0: none); id; payload
-ORDER = struct.Struct("<IHHd")
+# RUN: target u32, attempt u32, length of the id u16, time limit f64 (0: none); id; payload
+ORDER = struct.Struct("<IIHd")
 ORDER_SIZE = ORDER.size
 # DONE and FAIL: start and end on the system's monotonic clock, which all its processes share
 SPAN = struct.Struct("<dd")
@@ -90,8 +90,16 @@ SPAN_SIZE = SPAN.size
 # VOIDS, for each run: its number, its start and end
 VOID = struct.Struct("<Qdd")
 # The same with the frame's header before it, for frames without buffers: one call on the hot path
-_pack_order = struct.Struct("<IBBHQIHHd").pack
+_pack_order = struct.Struct("<IBBHQIIHd").pack
 _pack_span = struct.Struct("<IBBHQdd").pack
+# Bytes of a frame that are kept for what stands before a payload: the fields of any message, the
+# longest id and key (4 bytes a character), the name of a queue.
+_BEFORE_PAYLOAD = 4096
+
+
+def payload_limit(max_frame: int) -> int:
+    """The largest payload, in bytes, that fits any message within a frame of ``max_frame``."""
+    return max_frame - _BEFORE_PAYLOAD
 
 
 def order_frame(

@@ -13,11 +13,11 @@ import struct
 from typing import NamedTuple
 
 _SIZE = mmap.PAGESIZE
-# received u64 | begun u64 | running u64 | since f64
+# received u64 | begun u64 | running u64 | since f64 | arriving u64
 _NUMBER = struct.Struct("<Q")
 _BEGIN = struct.Struct("<QQd")
 _RUNNING = struct.Struct("<Qd")
-_RECEIVED_AT, _BEGUN_AT, _RUNNING_AT = 0, 8, 16
+_RECEIVED_AT, _BEGUN_AT, _RUNNING_AT, _ARRIVING_AT = 0, 8, 16, 32
 
 
 class Running(NamedTuple):
@@ -44,6 +44,10 @@ class Slate:
         """The worker has read the order with this number."""
         _NUMBER.pack_into(self._page, _RECEIVED_AT, number)
 
+    def arrive(self, number: int) -> None:
+        """The worker is about to allocate and read the large order with this number."""
+        _NUMBER.pack_into(self._page, _ARRIVING_AT, number)
+
     def begin(self, number: int, now: float) -> None:
         """The worker is about to run this one, a higher number than any before."""
         _BEGIN.pack_into(self._page, _BEGUN_AT, number, number, now)
@@ -55,6 +59,14 @@ class Slate:
     def received(self) -> int:
         """The highest number that the worker has read."""
         return int(_NUMBER.unpack_from(self._page, _RECEIVED_AT)[0])
+
+    def arriving(self) -> int:
+        """The last large order that the worker began to read.
+
+        While it is higher than :meth:`received`, that order has not been read completely: if the
+        worker is dead, it may have died of its size.
+        """
+        return int(_NUMBER.unpack_from(self._page, _ARRIVING_AT)[0])
 
     def begun(self) -> int:
         """The last sync run that the worker has begun, whether or not it has ended."""

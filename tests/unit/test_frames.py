@@ -228,3 +228,22 @@ def test_an_absurd_number_of_buffers_is_no_frame_of_ours():
 def test_the_largest_number_of_buffers_passes():
     most = Sent(1, 0, 1, b"body", (b"x",) * MAX_BUFFERS)
     assert comparable(feed(FrameReader(LIMIT), most.encoded())) == comparable([most])
+
+
+def test_a_large_frame_is_announced_before_memory_is_allocated_for_it(monkeypatch):
+    # given a reader that has no memory for a large frame
+    announced = []
+    reader = FrameReader(1 << 30)
+    reader.on_large = lambda kind, number: announced.append((kind, number))
+
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("gtaskman.wire.frames._Filling", no_memory)
+    stream = head(2, 0, 77, 4) + b"tiny" + head(2, 0, 78, 1 << 29)
+    reader.room()[: len(stream)] = stream
+    # if its head arrives
+    with pytest.raises(MemoryError):
+        reader.advance(len(stream))
+    # expect that it was announced, and the small one not
+    assert announced == [(2, 78)]

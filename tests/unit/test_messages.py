@@ -29,7 +29,7 @@ buffers = st.lists(st.binary(max_size=50).map(memoryview), max_size=2)
 
 @given(
     target=st.integers(0, 2**32 - 1),
-    attempt=st.integers(1, 2**16 - 1),
+    attempt=st.integers(1, 2**31) | st.just(2**32 - 1),
     task_id=printable | st.just("\U0001f600" * MAX_ID),
     limit=st.floats(0, 1e9),
     payload=st.binary(max_size=300),
@@ -47,6 +47,25 @@ def test_an_order_comes_out_as_it_was_packed(target, attempt, task_id, limit, pa
     assert said == (target, attempt, len(name), limit)
     assert frame.body[messages.ORDER.size :] == name + payload
     assert list(frame.buffers) == buffers
+
+
+@pytest.mark.parametrize("buffers", [[], [memoryview(b"b")]])
+def test_a_payload_of_the_limit_fits_a_frame_whatever_stands_before_it(buffers):
+    max_frame = 1 << 20
+    payload = bytes(messages.payload_limit(max_frame) - sum(map(len, buffers)))
+    longest_id = "\U0001f600" * MAX_ID
+    stream = order_frame(0, 2**60, 2**32 - 1, 2**32 - 1, longest_id, 1e9, payload, buffers)
+    stream += b"".join(buffers)
+
+    reader, frames, at = FrameReader(max_frame), [], 0
+    while at < len(stream):
+        room = reader.room()
+        room[: len(stream) - at] = stream[at : at + len(room)]
+        count = min(len(room), len(stream) - at)
+        frames += reader.advance(count)
+        at += count
+
+    assert len(frames) == 1
 
 
 @pytest.mark.parametrize("kind", [messages.DONE, messages.FAIL])

@@ -46,6 +46,17 @@ def test_the_manager_reads_what_the_worker_notes(slates):
     assert ours.received() == 2**40 + 1
 
 
+def test_the_manager_reads_which_large_order_was_arriving(slates):
+    ours, theirs = slates
+    assert ours.arriving() == 0
+    theirs.begin(3, 1.0)
+    theirs.arrive(2**40)
+    assert ours.arriving() == 2**40 > ours.received()
+    theirs.receive(2**40)
+    assert ours.arriving() == ours.received()
+    assert ours.running() == Running(3, 1.0)
+
+
 def test_what_a_dead_worker_noted_is_still_there(slates):
     ours, theirs = slates
     theirs.begin(7, 1.0)

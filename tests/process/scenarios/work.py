@@ -600,3 +600,11 @@ def open_files():
         except OSError:
             pass
     return found
+
+
+@_of_both_kinds
+def succeed_at(attempt):
+    """Fail before this attempt; gives its number."""
+    if gtaskman.current().attempt < attempt:
+        raise ValueError("not yet")
+    return gtaskman.current().attempt
