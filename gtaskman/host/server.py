@@ -36,8 +36,8 @@ from gtaskman.host.vigil import Vigil
 from gtaskman.manager import TaskManager
 from gtaskman.pool.alarm import Alarm
 from gtaskman.shared import SharedManager
-from gtaskman.wire.channel import READ
 from gtaskman.wire.frames import head
+from gtaskman.wire.watcher import READ, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,9 @@ class HostServer:
         self._pause = Alarm(loop)
         self.vigil = Vigil(loop)
         # As long as we listen, somebody may come: the loop must not end.
-        self._watcher = loop.io(self._listener.fileno(), READ)
+        self._watcher = Watcher(
+            loop, self._listener.fileno(), READ, "the socket of the host", ref=True
+        )
         self._watcher.start(self._accept)
 
     def stop(self, timeout: float | None = None) -> None:
@@ -175,7 +177,6 @@ class HostServer:
         if self._listener is None:
             return
         self._accept()  # whoever has knocked must hear that it came too late
-        self._watcher.stop()
         self._watcher.close()
         self._pause.cancel()
         self._listener.close()
@@ -183,7 +184,6 @@ class HostServer:
     def forget(self) -> None:
         """In a fork of the process: close our copies, and disturb the original in nothing."""
         if self._listener is not None:
-            self._watcher.stop()
             self._watcher.close()
             self._listener.close()
         self._place.forget()

@@ -16,9 +16,10 @@ from typing import Any, Self
 
 from gtaskman.errors import FrameError
 from gtaskman.wire import messages
-from gtaskman.wire.channel import READ, Channel
+from gtaskman.wire.channel import Channel
 from gtaskman.wire.frames import Frame, head
 from gtaskman.wire.slate import Slate
+from gtaskman.wire.watcher import READ, Watcher
 
 
 class Process:
@@ -49,7 +50,7 @@ class Process:
         ours, theirs = _socket.socketpair()
         self._socket = ours
         self._theirs: tuple[int, int] | None = (theirs.detach(), page)
-        self._watcher: Any = None
+        self._watcher: Watcher | None = None
         self._due: list[int] = []  # signals for a process that is not known yet
         self.channel = Channel(
             ours.fileno(),
@@ -77,7 +78,7 @@ class Process:
     def is_up(self, pid: int, pidfd: int, on_ended: Callable[[Self], None]) -> None:
         """The process lives; ``on_ended(self)`` is called when it does so no more."""
         self.pid, self.pidfd = pid, pidfd
-        self._watcher = self._loop.io(pidfd, READ, ref=False)
+        self._watcher = Watcher(self._loop, pidfd, READ, "the end of a child process")
         self._watcher.start(self._on_ended, on_ended)
         for number in self._due:
             self.signal(number)
@@ -85,8 +86,9 @@ class Process:
 
     def _on_ended(self, tell: Callable[[Self], None]) -> None:
         self.ended = True
-        self._watcher.stop()
         tell(self)
+        if self._watcher is not None:
+            self._watcher.stop()
 
     def signal(self, number: int) -> None:
         """Send it a signal; one that has ended gets none."""
@@ -126,7 +128,6 @@ class Process:
         if not self.channel.closed:
             self.channel.stop()
         if self._watcher is not None:
-            self._watcher.stop()
             self._watcher.close()
             self._watcher = None
         if self.pidfd >= 0:

@@ -23,10 +23,9 @@ from gtaskman.pool.template import Template
 from gtaskman.reference import main_of_application
 from gtaskman.wire import control
 from gtaskman.wire.settings import Settings
+from gtaskman.wire.watcher import READ, Watcher
 
 log = logging.getLogger(__name__)
-
-_READ = 1
 
 
 class StartListener(Protocol):
@@ -233,12 +232,14 @@ class ZygoteStarter:
         """The template is gone, and its workers with it."""
         retired = template is not self._current
         self._retire(template)
-        workers = self._templates.pop(template, {})
+        workers = self._templates.get(template, {})
         pids = [pid for pid in workers.values() if pid is not None]
         self._listener.on_exits(pids, template.why)
-        for number, pid in workers.items():
+        for number, pid in list(workers.items()):
+            del workers[number]  # this may be called again if it is interrupted here
             if pid is None:
                 self._not_forked(number, "the template that was to fork it has ended", retired)
+        self._templates.pop(template, None)
 
     def _not_forked(self, number: int, why: str, retired: bool) -> None:
         """A template has not forked a worker; if it had been given up by then, another one does."""
@@ -258,7 +259,7 @@ class _OwnChildren:
     def __init__(self, loop: Any, listener: StartListener) -> None:
         self._loop = loop
         self._listener = listener
-        self._children: dict[int, tuple[Any, int, Latch]] = {}  # pid -> watcher, pidfd, ended
+        self._children: dict[int, tuple[Watcher, int, Latch]] = {}  # pid -> watcher, pidfd, ended
 
     def learn(self, _module: str) -> None:
         """Each worker imports what it needs."""
@@ -271,24 +272,24 @@ class _OwnChildren:
 
     def forget(self) -> None:
         for watcher, pidfd, _ in self._children.values():
-            watcher.stop()
+            watcher.close()
             os.close(pidfd)
         self._children.clear()
 
     def _adopt(self, number: int, pid: int) -> None:
         pidfd = os.pidfd_open(pid)
-        watcher = self._loop.io(pidfd, _READ, ref=False)
+        watcher = Watcher(self._loop, pidfd, READ, "the end of a child process")
         watcher.start(self._ended, pid)
         self._children[pid] = (watcher, pidfd, Latch())
         self._listener.on_up(number, pid, os.dup(pidfd))
 
     def _ended(self, pid: int) -> None:
-        watcher, pidfd, ended = self._children.pop(pid)
-        watcher.stop()
-        watcher.close()
+        watcher, pidfd, ended = self._children[pid]
         status, maxrss = reap(pid) or (None, 0)
-        os.close(pidfd)
         self._listener.on_exit(pid, status, maxrss)
+        watcher.close()
+        os.close(pidfd)
+        del self._children[pid]
         ended.open()
 
 

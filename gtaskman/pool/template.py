@@ -13,8 +13,7 @@ from gtaskman.latch import Latch
 from gtaskman.pool.launch import close_all, exec_python, program, reap
 from gtaskman.wire import control
 from gtaskman.wire.settings import Settings
-
-_READ, _WRITE = 1, 2
+from gtaskman.wire.watcher import READ, WRITE, Watcher
 
 
 class TemplateListener(Protocol):
@@ -46,12 +45,13 @@ class Template:
         self.ready = False
         self.importing: str | None = None
         self.lost = False
+        self._told = False  # the listener knows that it is lost
         self.why = "the template that it was forked from has died"
         self.ended = Latch()
         fd = self._socket.fileno()
-        self._readable = loop.io(fd, _READ, ref=False)
-        self._writable = loop.io(fd, _WRITE, ref=False)
-        self._ended = loop.io(self.pidfd, _READ, ref=False)
+        self._readable = Watcher(loop, fd, READ, "reading the socket of a template")
+        self._writable = Watcher(loop, fd, WRITE, "writing the socket of a template")
+        self._ended = Watcher(loop, self.pidfd, READ, "the end of a template")
         self._readable.start(self._read)
         self._ended.start(self._reap)
         self.send(control.Init(settings))
@@ -87,11 +87,12 @@ class Template:
             self._listener.on_message(self, message, fds)
 
     def _lose(self) -> None:
-        if not self.lost:
-            self.close()
+        self._close()
+        if not self._told:
             # A template that closes its socket and stays is of no use to anybody.
             self.kill()
             self._listener.on_lost(self)
+            self._told = True
 
     def kill(self) -> None:
         """End it and, since they die with it, its workers."""
@@ -102,22 +103,27 @@ class Template:
                 pass
 
     def _reap(self) -> None:
-        self._ended.stop()
-        self._ended.close()
-        reap(self.pid)
-        os.close(self.pidfd)
-        self.pidfd = -1
         if not self.lost:
-            self._read()  # its last words
+            self._read()  # what it said before it ended
         self._lose()
+        self._ended.close()
+        if self.pidfd >= 0:
+            reap(self.pid)
+            os.close(self.pidfd)
+            self.pidfd = -1
         self.ended.open()
 
     def close(self) -> None:
-        """Let go of the socket: what is left of it ends by itself."""
+        """Close the socket without a word to the listener: the process ends by itself."""
+        self._told = True
+        self._close()
+
+    def _close(self) -> None:
+        if self.lost:
+            return
         self.lost = True
-        for watcher in (self._readable, self._writable):
-            watcher.stop()
-            watcher.close()
+        self._readable.close()
+        self._writable.close()
         self._socket.close()
         for _, fds in self._outbox:
             close_all(fds)
@@ -125,9 +131,8 @@ class Template:
 
     def forget(self) -> None:
         """In a fork of the application: close our copies, touch nothing else."""
-        if not self.lost:
-            self.close()
+        self.close()
         if self.pidfd >= 0:
-            self._ended.stop()
+            self._ended.close()
             os.close(self.pidfd)
             self.pidfd = -1

@@ -17,10 +17,10 @@ from gevent import monkey
 
 from gtaskman.errors import FrameError
 from gtaskman.wire.frames import AT_ONCE, Frame, FrameReader
+from gtaskman.wire.watcher import READ, WRITE, Watcher
 
 log = logging.getLogger(__name__)
 
-READ, WRITE = 1, 2
 _JOINED = 64 * 1024  # parts up to this size are copied together: one write is cheaper than many
 _VECTORS = 64
 
@@ -57,8 +57,8 @@ class Channel:
         self._parts: list[bytes | memoryview] = []
         self._blocked = False
         self._scheduled = False
-        self._readable = loop.io(fd, READ, ref=ref)
-        self._writable = loop.io(fd, WRITE, ref=ref)
+        self._readable = Watcher(loop, fd, READ, "reading a pipe", ref)
+        self._writable = Watcher(loop, fd, WRITE, "writing a pipe", ref)
 
     def start(self, on_readable: Callable[[], None] | None = None) -> None:
         """Begin to read: the loop calls ``on_readable``, or :meth:`read` itself."""
@@ -252,8 +252,6 @@ class Channel:
     def stop(self) -> None:
         """Stop reading and writing; the descriptor stays the owner's."""
         self.closed = True
-        self._readable.stop()
-        self._writable.stop()
         self._readable.close()
         self._writable.close()
         self._parts.clear()
