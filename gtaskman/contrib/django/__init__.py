@@ -13,7 +13,8 @@
 ``apps``              the application of ``INSTALLED_APPS``
 ``settings``          what the settings say: ``GTASKMAN``, and ``OPTIONS`` of ``TASKS``
 ``managers``          which manager serves them
-``site``              Django set up in a worker, before its first task; ``asgi`` helps
+``site``              imported by a worker before its first task; ``asgi`` helps
+``loading``           ``set_up``: Django set up in this process, once
 ``connections``       the database connections of a task in its worker
 ``tasks``             ``task``, and ``submit_on_commit``
 ``offloading``        ``offload``, and ``errands``, ``parcels``: what it has a worker do

@@ -28,6 +28,7 @@ from gevent import getcurrent, monkey
 
 from gtaskman.child.run import Run
 from gtaskman.context import Running, running
+from gtaskman.contrib.django.loading import set_up
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,11 +56,13 @@ def cared_for() -> Iterator[None]:
     """For the body of a task: it has connections of its own, which are closed when they are due.
 
     Where no worker runs it nothing is changed: a plain call has the connections of its caller.
+    In a worker Django is set up first, unless it is. Raises what :func:`set_up` raises.
     """
     run = running.get(None)
     if not isinstance(run, Run) or _entered.get() is run:
         yield
         return
+    set_up()
     token = _entered.set(run)
     _enter()
     try:

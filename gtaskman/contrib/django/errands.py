@@ -12,11 +12,11 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.db.models.query import RawQuerySet
 
-from gtaskman.contrib.django import site
 from gtaskman.contrib.django.connections import cared_for
+from gtaskman.contrib.django.loading import set_up
 from gtaskman.contrib.django.parcels import Parcel, RawParcel, packed
 
-site.set_up()
+set_up()
 
 Names = Mapping[str, Any]
 """The name of each database, by its alias: tests give them other ones while they run."""

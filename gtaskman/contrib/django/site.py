@@ -9,38 +9,18 @@ gtaskman run`` it is the application that is served.
 from __future__ import annotations
 
 import importlib
-import os
 
 from gtaskman.contrib.django.asgi import import_without_pool
 
 import_without_pool()
 
-import django
-from django.apps import apps
-from django.conf import ENVIRONMENT_VARIABLE, settings
-from django.db import connections
 from django.utils.module_loading import autodiscover_modules
 
 from gtaskman.config import Configuration
+from gtaskman.contrib.django.loading import set_up
 from gtaskman.contrib.django.settings import default_place
 from gtaskman.errors import ConfigurationError
 from gtaskman.task import registry
-
-
-def set_up() -> None:
-    """Set Django up, unless it is. Raises :class:`ConfigurationError` without a settings module."""
-    if apps.ready:
-        return
-    if not settings.configured and not os.environ.get(ENVIRONMENT_VARIABLE):
-        raise ConfigurationError(
-            f"a worker cannot set Django up: {ENVIRONMENT_VARIABLE} is not set in its environment."
-            " Set it before the first submit, as manage.py does; settings.configure() alone does"
-            " not reach another process"
-        )
-    django.setup()
-    # What an application has asked the database meanwhile is no reason to hand a connection to
-    # every worker.
-    connections.close_all()
 
 
 def configuration() -> Configuration:

@@ -1,0 +1,145 @@
+"""Sites laid out in every way that Django allows: each is set up, and runs its task."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import django
+import pytest
+from worlds import run_python
+
+pytestmark = pytest.mark.quick
+ENDING = 60  # seconds for a script that starts workers
+
+SETTINGS = """
+    SECRET_KEY = "for tests only"
+    USE_TZ = True
+    INSTALLED_APPS = {applications!r}
+    DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {database!r}}}}}
+    TASKS = {{"default": {{"BACKEND": "gtaskman.contrib.django.TaskBackend"}}}}
+    {gtaskman}
+"""
+OWN_TASKS = """
+    import os
+
+    from gtaskman.contrib.django import task
+
+
+    @task
+    def double(number: int) -> tuple[int, int]:
+        return 2 * number, os.getpid()
+"""
+DJANGO_TASKS = """
+    import os
+
+    from django.tasks import task
+
+
+    @task
+    def double(number: int) -> list[int]:
+        return [2 * number, os.getpid()]
+"""
+APPS = """
+    from django.apps import AppConfig
+
+
+    class Shop(AppConfig):
+        name = "shop"
+
+        def ready(self):
+            {ready}
+"""
+SCRIPT = """
+    import os
+
+    import django
+
+
+    def main():
+        django.setup()
+        from gtaskman import default
+        from shop.tasks import double
+
+        if hasattr(double, "enqueue"):
+            result = double.enqueue(21)
+            default.manager().handle(result.id).wait(40)
+            result.refresh()
+            value, pid = result.return_value
+        else:
+            value, pid = double.submit(21).get(40)
+        assert value == 42
+        assert pid != os.getpid()
+        print("as it should be")
+
+
+    if __name__ == "__main__":
+        main()
+"""
+MODELS_OF_THE_APPLICATION = """
+    import os
+
+    mine = str(os.getpid())
+    if os.environ.setdefault("APPLICATION", mine) != mine:
+        raise LookupError("no models for workers")
+"""
+KINDS = {"gtaskman": OWN_TASKS, "django": DJANGO_TASKS} if django.VERSION >= (6,) else {
+    "gtaskman": OWN_TASKS
+}  # fmt: skip
+IMPORT = "import shop.tasks"
+
+
+def write_site(directory: Path, kind: str, gtaskman: str, importer: str, first: bool) -> None:
+    """A site of one application, whose tasks the ``importer`` imports while Django is loading."""
+    names = ["gtaskman.contrib.django", "shop.apps.Shop"]
+    files = {
+        "settings.py": SETTINGS.format(
+            applications=names if first else names[::-1],
+            database=str(directory / "db.sqlite3"),
+            gtaskman=gtaskman,
+        ),
+        "shop/__init__.py": "",
+        "shop/tasks.py": KINDS[kind],
+        "shop/models.py": IMPORT if importer == "models" else "",
+        "shop/apps.py": APPS.format(ready=IMPORT if importer == "ready" else "pass"),
+        "script.py": SCRIPT,
+    }
+    (directory / "shop").mkdir()
+    for name, text in files.items():
+        (directory / name).write_text(textwrap.dedent(text))
+
+
+def environment(directory: Path) -> dict[str, str]:
+    return {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": str(directory), "GTASKMAN_URL": ""}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["gtaskman-first", "gtaskman-last"])
+@pytest.mark.parametrize("importer", ["models", "ready", "nobody"])
+@pytest.mark.parametrize("gtaskman", ["", "GTASKMAN = {}"], ids=["without", "with"])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_site_is_set_up_and_runs_its_task(tmp_path, kind, gtaskman, importer, first):
+    write_site(tmp_path, kind, gtaskman, importer, first)
+    env = environment(tmp_path)
+    done = run_python("-m", "script", directory=tmp_path, env=env, timeout=ENDING)
+    assert done.code == 0, done.output
+    assert "as it should be" in done.output
+    assert "by themselves" not in done.output, "the workers' template has not set Django up"
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_checks_of_a_site_pass(tmp_path, kind):
+    write_site(tmp_path, kind, "", "models", first=True)
+    env = environment(tmp_path)
+    done = run_python("-m", "django", "check", directory=tmp_path, env=env, timeout=ENDING)
+    assert done.code == 0, done.output
+    assert "no issues" in done.output
+
+
+def test_a_site_that_cannot_be_set_up_in_a_worker_says_why(tmp_path):
+    write_site(tmp_path, "gtaskman", "", "nobody", first=True)
+    (tmp_path / "shop" / "models.py").write_text(textwrap.dedent(MODELS_OF_THE_APPLICATION))
+    env = environment(tmp_path)
+    done = run_python("-m", "script", directory=tmp_path, env=env, timeout=ENDING)
+    assert done.code != 0
+    assert "no models for workers" in done.output
+    assert "reentrant" not in done.output
