@@ -21,6 +21,13 @@ def in_main_thread() -> bool:
     return _thread.get_native_id() == os.getpid()
 
 
+def is_patched() -> bool:
+    """Whether the waits of this process's standard library let other greenlets run."""
+    from gevent import monkey  # a module that only defines tasks need not have it imported
+
+    return bool(monkey.is_module_patched("threading"))
+
+
 @contextlib.contextmanager
 def importing(module: str) -> Iterator[None]:
     """While this lasts, :func:`refuse_at_import` refuses."""

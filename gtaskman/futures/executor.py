@@ -11,17 +11,16 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from gevent import monkey
-
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError, TaskDefinitionError
 from gtaskman.futures.calls import Prepared, run_chunk
 from gtaskman.futures.future import Future
 from gtaskman.futures.work import Work
 from gtaskman.manager import TaskManager
-from gtaskman.process import in_main_thread
+from gtaskman.process import in_main_thread, is_patched
 from gtaskman.task import LIMITS, Definition, FunctionTask, TaskFunction, name_of
 
+BROKEN = ("call", "pool")
 _FRESH = ("spawn", "forkserver")  # start methods that promise what ours does: a clean process
 
 
@@ -32,7 +31,9 @@ class Executor(concurrent.futures.Executor):
     ``initializer`` is called with ``initargs`` once in each worker, before its first call. After
     ``max_tasks_per_child`` calls a worker is replaced. ``config`` is a
     :class:`gtaskman.Configuration` for everything else; or ``manager`` a
-    :class:`gtaskman.TaskManager` that is shared with others and never stopped here.
+    :class:`gtaskman.TaskManager` that is shared with others and never stopped here. ``broken``
+    says what a worker breaks that dies under a call: ``"call"``, that one alone, or ``"pool"``,
+    every open call and every later one, as in ``ProcessPoolExecutor``.
 
     It works whether or not the process is monkey-patched, from every thread and in every event
     loop: unless the process is patched, the manager has a thread of its own. Raises
@@ -50,8 +51,13 @@ class Executor(concurrent.futures.Executor):
         max_tasks_per_child: int | None = None,
         manager: TaskManager | None = None,
         config: Configuration | None = None,
+        broken: str = "call",
     ) -> None:
         _check_context(mp_context)
+        if broken not in BROKEN:
+            raise ConfigurationError(
+                f"broken takes {' or '.join(map(repr, BROKEN))}, not {broken!r:.80}", "broken"
+            )
         if manager is not None:
             own = {"max_workers": max_workers, "max_tasks_per_child": max_tasks_per_child}
             _check_manager(manager, {**own, "config": config})
@@ -63,7 +69,12 @@ class Executor(concurrent.futures.Executor):
         self._max_workers = self._config.max_processes
         self._prepared = self._prepare(initializer, initargs)
         self._definitions: dict[int, Definition] = {}
-        self._work = Work(make, owned=manager is None)
+        self._work = Work(
+            make,
+            owned=manager is None,
+            kept=(initializer, initargs),
+            breaks_pool=broken == "pool",
+        )
         # Nobody need call shutdown: what was submitted is done, and then the workers end.
         self._dropped = weakref.finalize(self, self._work.close)
         self._dropped.atexit = False
@@ -204,15 +215,11 @@ def _maker(config: Configuration) -> Callable[[], TaskManager]:
     def make() -> TaskManager:
         # The hub of the manager must run while a future is waited for. Only a patched thread lets
         # it, and the main one does not end before the others.
-        if _is_patched() and in_main_thread():
+        if is_patched() and in_main_thread():
             return TaskManager(config=config)
         return TaskManager(config=config.replace(background=True))
 
     return make
-
-
-def _is_patched() -> bool:
-    return bool(monkey.is_module_patched("threading"))
 
 
 def _check_manager(manager: TaskManager, others: dict[str, Any]) -> None:
@@ -228,7 +235,7 @@ def _check_manager(manager: TaskManager, others: dict[str, Any]) -> None:
             f" be anything that pickles), not {manager!r:.80}",
             "manager",
         )
-    if not manager.background and not _is_patched():
+    if not manager.background and not is_patched():
         raise ConfigurationError(
             "whoever waits for a future holds up the hub of this manager, and so the future, since"
             " the process is not monkey-patched: make it with Configuration(background=True)",

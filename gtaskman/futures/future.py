@@ -28,6 +28,9 @@ class Future(concurrent.futures.Future[Any]):
         super().__init__()
         self.handle = handle
         self.vigil: Vigil | None = None  # of the thread that submitted it
+        # Kept until the call has ended, as the original keeps it: an argument may be a proxy whose
+        # object lives as long as the last proxy of it, which the worker has not made yet.
+        self.call: Any = None
         self._work = work
 
     def running(self) -> bool:

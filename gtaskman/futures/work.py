@@ -56,12 +56,22 @@ class Work:
     """The open calls of an executor.
 
     ``make`` gives the manager, which is started with the first call. If it is ``owned`` it is
-    stopped when the last call has ended after :meth:`close`.
+    stopped when the last call has ended after :meth:`close`. ``kept`` stays referenced until then:
+    what the workers decode may lead back to objects that live as long as it does. With
+    ``breaks_pool`` a worker that dies under a call breaks all of them, as in the original.
     """
 
-    def __init__(self, make: Callable[[], TaskManager], owned: bool) -> None:
+    def __init__(
+        self,
+        make: Callable[[], TaskManager],
+        owned: bool,
+        kept: object = None,
+        breaks_pool: bool = False,
+    ) -> None:
         self._make = make
         self._owned = owned
+        self._kept = kept
+        self._breaks_pool = breaks_pool
         self._manager: TaskManager | None = None
         self._starting = False
         self._started = Latch()
@@ -70,7 +80,7 @@ class Work:
         self._closed = False
         self._idle = Latch()  # it is closed, and no call is open
         self._settling: set[Any] = set()  # greenlets in which futures are being settled
-        self._failure: InitializerFailed | None = None
+        self._failure: InitializerFailed | WorkerLost | None = None  # what has broken the pool
         self._ended_by: str | None = None  # who has ended the workers
 
     # --- calls
@@ -90,6 +100,7 @@ class Work:
                 raise ExecutorShutDown(str(error)) from error
             raise
         future = Future(handle, self)
+        future.call = (task, args, kwargs)
         future.vigil = begin_vigil(manager.hub)
         self._open[handle.id] = future
         if handle.done():
@@ -109,17 +120,20 @@ class Work:
     def _enter(self) -> None:
         with _guard:
             if self._failure is not None:
-                raise InitializerFailed(*self._failure.args) from self._failure.__cause__
-            if self._closed:
-                raise ExecutorShutDown("cannot schedule new futures after shutdown")
+                raise type(self._failure)(*self._failure.args) from self._failure.__cause__
+            # The end of the interpreter closes it as well: this one comes first.
             if _exiting:
                 raise ExecutorShutDown("cannot schedule new futures after interpreter shutdown")
+            if self._closed:
+                raise ExecutorShutDown("cannot schedule new futures after shutdown")
             self._count += 1
             _alive.add(self)
 
     def _leave(self, future: Future | None = None) -> None:
-        if future is not None and future.vigil is not None:
-            future.vigil.end()
+        if future is not None:
+            future.call = None
+            if future.vigil is not None:
+                future.vigil.end()
         with _guard:
             self._count -= 1
             idle = not self._count
@@ -181,9 +195,14 @@ class Work:
         assert error is not None
         cause = error.__cause__
         if isinstance(cause, NotPrepared):
-            self._break(future, cause)
+            self._break(future, _initializer_failed(cause))
         elif isinstance(error, WorkerCrashed):
-            future.set_exception(_because(WorkerLost(str(error)), error))
+            lost = WorkerLost(str(error))
+            lost.__cause__ = error
+            if self._breaks_pool:
+                self._break(future, lost)
+            else:
+                future.set_exception(lost)
         elif report.status is not TaskStatus.CANCELLED:
             future.set_exception(_own(error))
         elif self._ended_by is not None:
@@ -192,22 +211,20 @@ class Work:
         else:
             future.note_cancelled()
 
-    def _break(self, future: Future, cause: NotPrepared) -> None:
-        """The initializer has failed: nothing can be done, now or later."""
-        failure = InitializerFailed(f"the initializer failed in a worker: {cause.message}")
-        failure.__cause__ = RemoteTraceback(cause.text)
+    def _break(self, future: Future, failure: InitializerFailed | WorkerLost) -> None:
+        """Fail this future, every other open one, and every later call."""
         with _guard:
             first = self._failure is None
             self._failure = self._failure or failure
         if first:
-            log.critical("%s\n%s", failure, cause.text)
+            log.critical("%s", failure, exc_info=failure)
         future.set_exception(failure)
         for other in list(self._open.values()):
             handle = other.handle
             if handle is not None and self._open.pop(handle.id, None) is not None:
-                handle.cancel("the initializer of its executor has failed")
+                handle.cancel("its executor is broken")
                 try:
-                    other.set_exception(_because(InitializerFailed(*failure.args), failure))
+                    other.set_exception(_because(type(failure)(*failure.args), failure))
                 finally:
                     self._leave(other)
 
@@ -261,6 +278,7 @@ class Work:
 
     def _on_idle(self) -> None:
         """It is closed, and no call is open: nothing is left to do."""
+        self._kept = None
         self._idle.open()
         if self._owned:
             self._post(self._stop)
@@ -333,6 +351,12 @@ def _own(error: BaseException) -> BaseException:
     if type(cause) is PayloadError:
         return _because(Unpicklable(*cause.args), cause.__cause__ or cause)
     return cause
+
+
+def _initializer_failed(cause: NotPrepared) -> InitializerFailed:
+    failure = InitializerFailed(f"the initializer failed in a worker: {cause.message}")
+    failure.__cause__ = RemoteTraceback(cause.text)
+    return failure
 
 
 def _because(error: GTaskmanError, cause: BaseException) -> GTaskmanError:

@@ -265,6 +265,36 @@ def arguments_are_held_by_nobody():
         assert future.result(PATIENCE) == 3
 
 
+@story
+def arguments_are_kept_until_the_call_has_ended(directory):
+    traced = calls.Traced(3)
+    reference = weakref.ref(traced)
+    with Executor(1) as executor:
+        future = executor.submit(calls.hold, directory, "gate", traced)
+        del traced
+        begun(directory)
+        assert not gone(reference)
+        open_gate(directory)
+        assert future.result(PATIENCE).number == 3
+        wait_until(lambda: gone(reference), what="the argument is let go")
+
+
+@story
+def arguments_of_an_initializer_are_kept_until_the_end(directory):
+    traced = calls.Traced(directory)
+    reference = weakref.ref(traced)
+    executor = Executor(1, initializer=calls.prepare, initargs=(traced,))
+    del traced
+    future = executor.submit(calls.hold, directory)
+    del executor
+    begun(directory)
+    assert not gone(reference)
+    open_gate(directory)
+    future.result(PATIENCE)
+    del future
+    wait_until(lambda: gone(reference), what="the argument is let go")
+
+
 def gone(reference):
     gc.collect()
     return reference() is None
@@ -476,6 +506,23 @@ def a_worker_that_dies_takes_one_call_only(directory):
         errors = [future.exception(PATIENCE) for future in calls_held]
         assert sorted(map(type, errors), key=str) == sorted([type(None), WorkerLost], key=str)
         assert [f.result(PATIENCE) for f in others] == [n * n for n in range(20)]
+
+
+@story
+def a_worker_that_dies_breaks_the_pool_if_that_is_wanted(directory):
+    with Executor(2, broken="pool") as executor:
+        error = executor.submit(calls.fail, "as ever").exception(PATIENCE)
+        assert type(error) is RuntimeError
+        futures = [executor.submit(calls.hold, directory) for _ in range(4)]
+        victim = begun(directory, count=2)[0]
+        os.kill(victim, 9)
+        for future in futures:
+            error = future.exception(PATIENCE)
+            assert type(error) is WorkerLost and "SIGKILL" in str(error), error
+        error = raised(BrokenProcessPool, executor.submit, calls.square, 1)
+        assert "SIGKILL" in str(error)
+    error = raised(gtaskman.ConfigurationError, Executor, broken="all")
+    assert "'call' or 'pool'" in str(error) and error.field == "broken"
 
 
 # --- initializers, replaced workers --------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_the_interpreter_ends_when_all_is_done(run):
         "0",
         "1",
         "2",
-        "cannot schedule new futures after shutdown",
+        "cannot schedule new futures after interpreter shutdown",
     ]
 
 
@@ -225,3 +225,38 @@ def test_proxies_of_a_multiprocessing_manager_are_handed_over(tmp_path):
     done = run_python(str(script), directory=tmp_path)
 
     assert (done.code, done.output) == (0, "[0, 1, 2, 3] {0: 0, 1: 1, 2: 4, 3: 9}\n")
+
+
+UNREFERENCED = """
+import multiprocessing
+from gtaskman.futures import Executor
+
+LOCK = None
+
+def hold(lock):
+    with lock:
+        return "held"
+
+def keep(lock):
+    global LOCK
+    LOCK = lock
+
+def hold_kept():
+    return hold(LOCK)
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        with Executor(1) as executor:
+            print(executor.submit(hold, manager.Lock()).result())
+        with Executor(1, initializer=keep, initargs=(manager.Lock(),)) as executor:
+            print(executor.submit(hold_kept).result())
+"""
+
+
+def test_a_proxy_that_only_the_call_refers_to_is_kept(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(UNREFERENCED)
+
+    done = run_python(str(script), directory=tmp_path)
+
+    assert (done.code, done.output) == (0, "held\nheld\n")
