@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
 from gtaskman.places import is_elsewhere
-from gtaskman.process import in_main_thread, refuse_at_import
+from gtaskman.process import in_main_thread, is_patched, refuse_at_import
 from gtaskman.task import submitted_by
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _locks: dict[str, Any] = {}  # the one that guards the default manager, once it 
 _manager: TaskManager | Client | None = None
 _coming: Latch | None = None  # somebody is about to make it
 _settings: tuple[str | None, Configuration] = (None, Configuration())
+_background_given = False  # ``configure`` was told where the manager runs
+_may_block = False  # see ``assume_blocking``
 
 
 def _lock() -> Any:
@@ -48,7 +50,7 @@ def configure(url: str | None = None, **options: Any) -> None:
     Raises :class:`ConfigurationError` for a bad value, and if the manager is at work already:
     :func:`shutdown` it first.
     """
-    global _settings
+    global _settings, _background_given
     config = Configuration(**options)
     with _lock():
         if _manager is not None or _coming is not None:
@@ -57,6 +59,17 @@ def configure(url: str | None = None, **options: Any) -> None:
                 " after gtaskman.shutdown()"
             )
         _settings = (url, config)
+        _background_given = "background" in options
+
+
+def assume_blocking() -> None:
+    """Expect a main thread that never runs its hub, as that of a synchronous server or a shell.
+
+    For integrations. In a process that is not monkey-patched the embedded managers made here then
+    have a native thread of their own, unless ``background`` or a start by ``fork`` was asked for.
+    """
+    global _may_block
+    _may_block = True
 
 
 def manager() -> TaskManager | Client:
@@ -88,19 +101,23 @@ def _make() -> TaskManager | Client:
         # Not under the lock: a start may wait cooperatively, and others would stop the hub there.
         try:
             url, config = _settings
-            _manager = make(url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL, config)
+            url = url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL
+            _manager = make(url, config, background_given=_background_given)
         finally:
             _coming = None
             coming.open()
     return found
 
 
-def make(url: str, config: Configuration) -> TaskManager | Client:
+def make(
+    url: str, config: Configuration, *, background_given: bool = False
+) -> TaskManager | Client:
     """A manager for this process as the default one would be, started; it is the caller's.
 
-    Raises :class:`ConfigurationError` for a URL that leads nowhere.
+    ``background_given`` says that ``config.background`` is as the user wants it, whatever
+    :func:`assume_blocking` says. Raises :class:`ConfigurationError` for a URL that leads nowhere.
     """
-    return _client(url) if is_elsewhere(url) else _embedded(url, config)
+    return _client(url) if is_elsewhere(url) else _embedded(url, config, background_given)
 
 
 def _client(url: str) -> Client:
@@ -109,13 +126,18 @@ def _client(url: str) -> Client:
     return Client(url)
 
 
-def _embedded(url: str, config: Configuration) -> TaskManager:
+def _embedded(url: str, config: Configuration, background_given: bool) -> TaskManager:
     from gtaskman.manager import TaskManager
 
-    if not in_main_thread():
-        # The thread may end, and whoever else submits must find a hub that runs.
+    # Another thread may end, and whoever else submits must find a hub that runs.
+    if not in_main_thread() or (not background_given and _needs_thread(config)):
         config = config.replace(background=True)
     return TaskManager(url, config).start()
+
+
+def _needs_thread(config: Configuration) -> bool:
+    """Whether nothing may run a hub in the main thread while it does other things."""
+    return _may_block and config.start_method != "fork" and not is_patched()
 
 
 def current() -> TaskManager | Client | None:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gevent import monkey
@@ -14,6 +15,7 @@ from gtaskman import default
 from gtaskman.client import Client
 from gtaskman.contrib.django.settings import Place, default_place
 from gtaskman.errors import ConfigurationError
+from gtaskman.latch import Latch
 from gtaskman.process import refuse_at_import
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 _lock = _allocate_lock()
 _made: dict[Place, TaskManager | Client] = {}
+_coming: dict[Place, Latch] = {}  # places whose manager is being made
 
 
 def configure() -> None:
@@ -33,8 +36,10 @@ def configure() -> None:
     :class:`ConfigurationError` for settings that make no sense.
     """
     place = default_place()
+    # manage.py, a shell and synchronous servers compute and wait without a hub.
+    default.assume_blocking()
     try:
-        default.configure(place.url, **place.config.__dict__)
+        default.configure(place.url, **place.options)
     except ConfigurationError:
         log.warning(
             "the settings of Django have no effect on this process's manager, which is at work"
@@ -59,23 +64,41 @@ def manager_nearby() -> TaskManager | Client:
     found = default.manager()
     if type(found) is not Client:
         return found
-    return _apart(Place(default.DEFAULT_URL, default_place().config))
+    return _apart(replace(default_place(), url=default.DEFAULT_URL))
 
 
 def _apart(place: Place) -> TaskManager | Client:
-    """One beside the default manager."""
+    """One beside the default manager, which the first caller makes while others wait for it."""
     refuse_at_import()
-    with _lock:
-        found = _made.get(place)
-        if found is None:
-            found = _made[place] = default.make(place.url, place.config)
-        return found
+    while (found := _made.get(place)) is None:
+        with _lock:
+            coming, first = _coming.get(place), False
+            if coming is None and place not in _made:
+                coming, first = Latch(), True
+                _coming[place] = coming
+        if coming is None:
+            continue
+        if not first:
+            coming.wait()
+            continue
+        # Not under the lock: a start waits cooperatively, and the next greenlet of this thread
+        # would block the hub at the lock.
+        try:
+            found = _made[place] = default.make(
+                place.url, place.config, background_given=place.background_given
+            )
+            return found
+        finally:
+            _coming.pop(place, None)
+            coming.open()
+    return found
 
 
 def _after_fork() -> None:
     global _lock
     _lock = _allocate_lock()
     _made.clear()
+    _coming.clear()
 
 
 def _stop_all() -> None:

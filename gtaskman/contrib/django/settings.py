@@ -46,6 +46,16 @@ class Place:
 
     url: str
     config: Configuration
+    background_given: bool = False
+    """Whether the settings say where the manager runs, instead of the integration."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What :func:`gtaskman.configure` takes beside the URL."""
+        given = dict(self.config.__dict__)
+        if not self.background_given:
+            del given["background"]
+        return given
 
     @property
     def is_embedded(self) -> bool:
@@ -151,7 +161,11 @@ def _place(where: str, given: Mapping[str, Any]) -> Place:
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}", error.field) from None
     modules = tuple(name for name in config.preload if name != SITE)
-    return Place(_url(where, given.get("url")), config.replace(preload=(SITE, *modules)))
+    return Place(
+        _url(where, given.get("url")),
+        config.replace(preload=(SITE, *modules)),
+        "background" in fields,
+    )
 
 
 def _url(where: str, url: Any) -> str:

@@ -86,6 +86,8 @@ class GTaskman:
         self._path = self.path_of(app)
         app.extensions[EXTENSION] = self
         app.cli.add_command(commands)
+        # A shell and synchronous servers compute and wait without a hub.
+        default.assume_blocking()
         settings.apply(app.name)
 
     # --- making tasks

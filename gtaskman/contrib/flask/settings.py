@@ -74,7 +74,7 @@ class Settings:
         test, stays, and the log says that these settings have no effect.
         """
         global _applied
-        wanted = (self.url, self.config)
+        wanted = (self.url, dict(self.fields))
         if wanted in (_NOTHING, _applied):
             return
         if _applied is not None:
@@ -95,8 +95,8 @@ class Settings:
             _applied = wanted
 
 
-_NOTHING: tuple[str | None, Configuration] = (None, Configuration())
-_applied: tuple[str | None, Configuration] | None = None  # what the default manager was told last
+_NOTHING: tuple[str | None, dict[str, Any]] = (None, {})
+_applied: tuple[str | None, dict[str, Any]] | None = None  # what the default manager was told last
 
 
 def _check_known(key: str) -> None:

@@ -42,6 +42,7 @@ class Embedded(Hooks):
     def post_worker_init(self, worker: Any) -> None:  # noqa: ARG002 - a hook's signature
         """The application is loaded: its manager may be started."""
         self._summons.heed()
+        default.assume_blocking()  # a worker of another class than gevent runs no hub
         if self._options:
             default.configure(**self._options)
         if self._start:

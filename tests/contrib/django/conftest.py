@@ -28,6 +28,7 @@ with pytest.MonkeyPatch.context() as patch:
         patch.setenv(key, value)
     django.setup()
 default.configure()  # other tests know nothing of Django
+default._may_block = False
 
 from django.core.management import call_command  # noqa: E402 - only now
 from django.db import connections  # noqa: E402
@@ -46,6 +47,7 @@ def site():
         yield SITE
         forget()
         default.configure()
+        default._may_block = False
 
 
 @pytest.fixture

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import django
 import pytest
 from django.conf import settings as django_settings
 from django.test import override_settings
 from django_site import settings as site_settings
+from worlds import run_python
 
 import gtaskman
 from gtaskman import default
 from gtaskman.contrib.django import apps, managers, settings
 
 pytestmark = pytest.mark.quick
+HERE = str(Path(__file__).resolve().parent)
 OURS = site_settings.BACKEND
 with_tasks = pytest.mark.skipif(
     django.VERSION < (6,), reason="django.tasks came with Django 6.0, TASKS is not read before"
@@ -31,7 +36,56 @@ def test_the_default_manager_is_as_the_settings_say():
     assert found.config.max_processes == 2
     # Whatever else is preloaded, Django is set up before.
     assert found.config.preload == (settings.SITE,)
-    assert default.manager().config == found.config
+    # This process is not patched: what its main thread does need not let a hub run.
+    assert default.manager().config == found.config.replace(background=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "background"),
+    [
+        ({}, True),
+        ({"background": True}, True),
+        ({"background": False}, False),
+    ],
+    ids=str,
+)
+def test_where_the_managers_of_an_unpatched_process_run(given, background):
+    with override_settings(GTASKMAN={**given, "max_processes": 1}):
+        managers.configure()
+        assert default.manager().background is background
+        place = settings.BackendOptions.of("apart", {"max_processes": 2}).place
+        assert managers.manager_of(place).background is background
+
+
+BESIDE = """
+from gevent import monkey
+
+monkey.patch_all()
+
+import django
+
+
+def main():
+    django.setup()
+    import gevent
+
+    from gtaskman.contrib.django import offload
+
+    print([each.get() for each in [gevent.spawn(offload, abs, -n) for n in range(3)]])
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_greenlets_that_come_together_to_a_second_manager_share_one(site, tmp_path):
+    (tmp_path / "together.py").write_text(BESIDE)
+    given = {"url": "redis://127.0.0.1:1", "background": True, "max_processes": 1}
+    env = {**site, "PYTHONPATH": HERE, "DJANGO_SITE_GTASKMAN": json.dumps(given)}
+    done = run_python(str(tmp_path / "together.py"), directory=tmp_path, env=env)
+    assert done.code == 0, done.output
+    assert done.output.splitlines()[-1] == "[0, 1, 2]"
 
 
 @pytest.mark.parametrize(
