@@ -878,14 +878,16 @@ class TaskManager:
         """Numbers, in the groups ``pool`` and ``queue``.
 
         In both: ``current_tasks`` (running, and waiting, delayed or not), ``completed_tasks``,
-        ``failed_tasks``, ``cancelled_tasks``, ``total_tasks``, ``current_processes`` and
-        ``max_processes``.
+        ``failed_tasks``, ``cancelled_tasks``, ``total_tasks``, ``current_processes``,
+        ``max_processes`` (the limit) and ``peak_processes`` (the most that lived at once: one more
+        than the limit while a worker is being replaced).
         """
         pool = self._pool
         running, held = pool.counts() if pool is not None else (0, 0)
         shared = {
             "current_processes": pool.processes if pool is not None else 0,
             "max_processes": self.config.max_processes,
+            "peak_processes": pool.peak if pool is not None else 0,
             "completed_tasks": self._counts[TaskStatus.COMPLETED],
             "failed_tasks": self._counts[TaskStatus.FAILED],
             "cancelled_tasks": self._counts[TaskStatus.CANCELLED],

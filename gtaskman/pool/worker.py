@@ -3,7 +3,8 @@
 ::
 
     STARTING --READY--> OPEN --limit, restart--> DRAINING --nothing left--> STOPPING --> DEAD
-        |                 |--TTL, scale-down-----------------------------------^         ^
+        |  |             ^ '--TTL, scale-down----------------------------------^         ^
+        |  '--> STANDBY -'                                                               |
         '--refused, too late, crash------------------------------------------------------'
 """
 
@@ -33,6 +34,7 @@ class State(enum.Enum):
     """Where a worker is in its life."""
 
     STARTING = enum.auto()  # left on READY; on a refusal, an exit or start_timeout: DEAD
+    STANDBY = enum.auto()  # ready to replace another one, and opened when that runs no sync task
     OPEN = enum.auto()  # takes tasks; a crash leaves its jobs to be judged
     DRAINING = enum.auto()  # takes none, finishes what it has begun
     STOPPING = enum.auto()  # has nothing left and was told to end; killed if it does not
@@ -70,8 +72,8 @@ class Worker(Process):
         self.rss_checked = self.started_at
         self.recalled = False  # it was asked to give back what has not started
         self.sent = 0  # tasks that it was ever given, less those that came back
-        self.successor: Worker | None = None  # the one that is to take over when it is ready
-        self.predecessor: Worker | None = None
+        self.worn = False  # it has reached a limit, and is to be replaced
+        self.replaced = False  # another worker has its place
         self.culprits: set[int] = set()  # the runs for whose sake it is being killed
         self.nonsense: Exception | None = None  # what it said last could not be understood
         self._defined: set[int] = set()
@@ -122,13 +124,6 @@ class Worker(Process):
         self.culprits |= culprits or set()
         self.open = False
         self.end(reason)
-
-    def unlink(self) -> None:
-        """Leave the chain of those that replace one another: its neighbours keep their others."""
-        if self.predecessor is not None:
-            self.predecessor.successor = None
-        if self.successor is not None:
-            self.successor.predecessor = None
 
     # --- what it is told
 
