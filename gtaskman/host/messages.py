@@ -113,11 +113,13 @@ class Code(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Attach(msgspec.Struct, array_like=True):
-    """A task by its id, and the name of its queue; ``follow`` is whether to tell its progress."""
+    """A task by its id, and the name of its queue; ``follow`` is whether to tell its progress,
+    ``sent`` whether the process that asks has sent the task itself, over another connection."""
 
     id: str
     queue: str
     follow: bool
+    sent: bool = False
 
 
 class Question(msgspec.Struct, array_like=True):
