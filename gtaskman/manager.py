@@ -671,6 +671,10 @@ class TaskManager:
             )
         self._finish(job, job.failed_report(failure, started or None, ended), exception)
 
+    def on_unsendable(self, job: Job, failure: Failure) -> None:
+        """No order to a worker can be made of the job: another try would fail as well."""
+        self._finish(job, job.failed_report(failure, None, time.monotonic()), None)
+
     def _retry_later(self, job: Job, wait: float) -> None:
         job.try_again()
         self._pending += job.cost

@@ -37,6 +37,9 @@ class PoolListener(Protocol):
     ) -> None:
         """It failed; ``exception`` is pickled."""
 
+    def on_unsendable(self, job: Job, failure: Failure) -> None:
+        """No order to a worker can be made of it, however often it is tried."""
+
     def on_stopped(self, job: Job, started: float, ended: float) -> None:
         """It was cancelled."""
 

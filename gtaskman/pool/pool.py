@@ -208,6 +208,8 @@ class Pool:
                 job.started_at = time.time()
                 self._just_begun.append(job)
         worker.channel.flush()
+        if worker.unsendable:
+            self._fail_unsendable(worker)
         if worker.sync:
             self._sync_since = None
         if not self._look_alarm.armed:
@@ -218,6 +220,13 @@ class Pool:
             if worker.worn or not worker.open:
                 # Not at once: the workers that a plan names must stay open until it is carried out.
                 self._turn_over_soon()
+
+    def _fail_unsendable(self, worker: Worker) -> None:
+        unsendable, worker.unsendable = worker.unsendable, []
+        for job, error in unsendable:
+            self._listener.on_unsendable(job, causes.unsendable(job, error))
+        # The worker may have been given less than was planned for it.
+        self._loop.run_callback(self._listener.on_capacity)
 
     def _limit(self, job: Job) -> None:
         """See to the time limits of a job that has just been sent."""
@@ -809,6 +818,8 @@ class Pool:
         begun, now = _begin_of(job, running), time.monotonic()
         if job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
             self._listener.on_failed(job, causes.timed_out(job), None, begun, now)
+        elif verdict is Verdict.UNREAD:
+            self._pronounce_unread(job, cause, now)
         elif verdict is Verdict.UNTOUCHED:
             self._give_back([job])
         elif job.stop is Why.CANCELLED:
@@ -819,6 +830,14 @@ class Pool:
         else:
             job.crashes += verdict is not Verdict.BYSTANDER
             self._listener.on_failed(job, cause, None, begun, now)
+
+    def _pronounce_unread(self, job: Job, cause: Failure, now: float) -> None:
+        """It has not run, and waits again; unless too many workers have died while they read it."""
+        job.crashes += 1
+        if job.crashes < (job.definition.max_crashes or self._config.max_crashes):
+            self._give_back([job])
+        else:
+            self._listener.on_failed(job, causes.unread(job, cause), None, 0.0, now)
 
     def _remove(self, worker: Worker) -> None:
         worker.become(State.DEAD)

@@ -18,7 +18,7 @@ from gtaskman.errors import FrameError
 from gtaskman.job import Job
 from gtaskman.pool.listener import Completion
 from gtaskman.pool.process import Process
-from gtaskman.pool.verdict import Verdict, judge
+from gtaskman.pool.verdict import Traces, Verdict, judge
 from gtaskman.reference import Reference
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame, head
@@ -76,6 +76,7 @@ class Worker(Process):
         self.replaced = False  # another worker has its place
         self.culprits: set[int] = set()  # the runs for whose sake it is being killed
         self.nonsense: Exception | None = None  # what it said last could not be understood
+        self.unsendable: list[tuple[Job, Exception]] = []  # jobs that could not be handed over
         self._defined: set[int] = set()
 
     # --- predicates
@@ -109,8 +110,8 @@ class Worker(Process):
     def judge(self) -> list[tuple[Job, Verdict]]:
         """It has died: what has become of each of its jobs."""
         slate = self._slate
-        running, begun, received = self.running_number(), slate.begun(), slate.received()
-        return judge(self.jobs.values(), running, begun, received, self.culprits)
+        traces = Traces(self.running_number(), slate.begun(), slate.received(), slate.arriving())
+        return judge(self.jobs.values(), traces, self.culprits)
 
     # --- the process
 
@@ -135,15 +136,25 @@ class Worker(Process):
     ) -> list[Job]:
         """Take over jobs, each under the next of ``numbers``; they go with the next flush.
 
-        A hot loop: once for every task. Gives those that are async or have a time limit.
+        A hot loop: once for every task. Gives those that are async or have a time limit. Those of
+        which no order can be made are left out, and put into ``unsendable`` with the error.
         """
         put, mine, defined = self.channel.put_frame, self.jobs, self._defined
         special: list[Job] = []
         sync = asyncs = 0
         for job in jobs:
             definition = job.definition
-            if definition.number not in defined:
-                self._define(job, reference(job))
+            try:
+                if definition.number not in defined:
+                    self._define(job, reference(job))
+                load, body, buffers = job.payload
+                flags, limit = job.flags | load | definition.flags, definition.timeout or 0.0
+                code, attempt, task_id = definition.number, job.attempt, job.id
+                number = next(numbers)
+                frame = order_frame(flags, number, code, attempt, task_id, limit, body, buffers)
+            except Exception as error:
+                self.unsendable.append((job, error))
+                continue
             if definition.is_async:
                 asyncs += 1
                 special.append(job)
@@ -151,13 +162,9 @@ class Worker(Process):
                 sync += 1
                 if definition.is_limited:
                     special.append(job)
-            number = next(numbers)
             job.number, job.worker = number, self
             mine[number] = job
-            load, body, buffers = job.payload
-            flags, limit = job.flags | load | definition.flags, definition.timeout or 0.0
-            code, attempt, task_id = definition.number, job.attempt, job.id
-            put(order_frame(flags, number, code, attempt, task_id, limit, body, buffers), buffers)
+            put(frame, buffers)
         self.sync += sync
         self.asyncs += asyncs
         self.sent += sync + asyncs
@@ -165,8 +172,8 @@ class Worker(Process):
 
     def _define(self, job: Job, reference: Reference) -> None:
         definition = job.definition
-        self._defined.add(definition.number)
         self.put(messages.DEFINE, definition.number, messages.pack((definition.name, reference)))
+        self._defined.add(definition.number)
 
     def cancel(self, number: int, why: Why) -> None:
         """Ask for the end of one run, now."""
