@@ -6,8 +6,7 @@
 
 Frames are handled as they are read, in a callback of the loop, and answered in the same turn.
 Nobody waits for a guest: what it does not read is kept up to a limit, and while there is much of
-it, nothing is read from it either. What it asks is answered in greenlets of their own, a few
-questions at a time.
+it, nothing is read from it either. What it asks is answered in greenlets of their own.
 """
 
 from __future__ import annotations
@@ -27,8 +26,6 @@ from gtaskman.host.desk import told
 from gtaskman.host.messages import SAY, SUBMIT, Fault, Told, Welcome
 from gtaskman.host.outlet import Outlet
 from gtaskman.host.peers import Peer
-from gtaskman.host.questions import Questions
-from gtaskman.latch import Latch
 from gtaskman.pool.alarm import Alarm
 from gtaskman.report import Report, TaskStatus
 from gtaskman.task import Definition
@@ -44,22 +41,17 @@ _HELLO_WITHIN = 10.0  # seconds
 _LARGEST_SEALED = 1024 * 1024  # bytes of a frame with an envelope, which itself has a limit
 _MOST_CODES = 65536
 _THREADS = 1000
-_LONGEST_ID = 65535  # bytes, as in SUBMIT
-_NOTED = 1024  # bytes from which on a task's payload counts towards the limit
-_ANSWERED = 1024 * 1024  # unread bytes from which on no question is answered
+_MOST_QUESTIONS = 4096  # at once
 _LATE = 64 * 1024  # unread bytes from which on only the latest progress of each task is kept
 _COMPLETED = TaskStatus.COMPLETED
-# Why nothing is read from it: too much waits in the manager; it does not read itself; it has asked
-# too much; its own tasks are too large together.
-_FLOOD, _UNREAD, _ASKED, _LARGE = 1, 2, 4, 8
+_FLOOD, _UNREAD = 1, 2  # why nothing is read from it: too much waits; it does not read itself
 
 
 class Limits(NamedTuple):
     """How much one process may have on its way.
 
     ``tasks`` and ``bytes`` are those of its tasks that have not ended; ``unread`` are bytes that
-    it was sent and has not read, above which it is cut off after ``grace`` seconds. Of more than
-    twice ``bytes`` no more is read (threads of a process may overlap).
+    it was sent and has not read, above which it is cut off after ``grace`` seconds.
     """
 
     tasks: int
@@ -82,10 +74,7 @@ class Guest:
     def __init__(self, socket: _socket.socket, peer: Peer, server: HostServer, loop: Any) -> None:
         self.peer = peer
         self.tasks = 0  # that it was told nothing of yet
-        self._ids: dict[int, str] = {}  # of these, the ones that it has sent
-        self._watched: dict[int, str] = {}  # and those that others have sent
-        self._costs: dict[int, int] = {}  # bytes of the payloads of the larger ones
-        self._bytes = 0  # the sum of these
+        self._ids: dict[int, str] = {}  # of these
         self._server = server
         self._desk = server.desk
         self._limits = server.limits
@@ -96,9 +85,7 @@ class Guest:
         self._codes: dict[int, Definition] = {}
         self._followed: set[int] = set()
         self._late: dict[int, Report] = {}  # progress that is told when it reads again
-        self._questions = Questions(self._answer, self._may_answer, self._on_room)
-        self._drained: Latch | None = None  # opens when it has read all there was, if awaited
-        self._traced: set[str] = set()  # questions whose errors were logged with a traceback
+        self._questions = 0
         self._channel = Outlet(
             socket.fileno(),
             loop,
@@ -144,7 +131,7 @@ class Guest:
         self._channel.flush()
         self._server.vigil.begin()
         self._mind_unread()
-        ebb = self._desk.ebb()
+        ebb = self._server.manager.ebb()
         if ebb is not None and self._channel.pause(_FLOOD):
             # Too much waits: nothing more is read until less does.
             ebb.rawlink(self._on_ebb)
@@ -157,8 +144,6 @@ class Guest:
         order = messages.read_submit(flags, body, buffers)
         self._ids[number] = order.id
         self.tasks += 1
-        if len(body) > _NOTED or buffers:
-            self._note_cost(number, order.payload.size)
         try:
             self._desk.submit(self, number, flags, order)
         except FrameError:
@@ -168,12 +153,6 @@ class Guest:
         else:
             if flags & SAY and not self._desk.durable:
                 self.say(messages.TAKEN, number)
-
-    def _note_cost(self, number: int, cost: int) -> None:
-        if self._bytes > 2 * self._limits.bytes:
-            self._channel.pause(_LARGE)
-        self._costs[number] = cost
-        self._bytes += cost
 
     def _check_room(self) -> None:
         # It was told how many it may have, and waits by itself; threads of its may overlap.
@@ -196,9 +175,7 @@ class Guest:
         elif kind == messages.ATTACH:
             self._attach(number, messages.unpack_attach(body))
         elif kind == messages.ASK:
-            self._questions.add(number, messages.unpack_question(body), len(body))
-            if self._questions.full:
-                self._channel.pause(_ASKED)
+            self._ask(number, messages.unpack_question(body))
         else:
             raise FrameError(f"a message of kind {kind} is out of place")
 
@@ -213,8 +190,7 @@ class Guest:
                 " both must have the same gtaskman"
             )
             return
-        # The pid is the kernel's; the title is whatever the process says: it is quoted.
-        self._title = f"process {self.peer.pid} ({hello.title[:80]!r})"
+        self._title = f"process {hello.pid} ({hello.title:.80})"
         self._state = State.SERVED
         self._put(messages.WELCOME, 0, 0, messages.pack(self._welcome()))
         if self._server.stopping:
@@ -248,9 +224,7 @@ class Guest:
 
     def _attach(self, number: int, wanted: messages.Attach) -> None:
         self._check_room()
-        if len(wanted.id) > _LONGEST_ID:
-            raise FrameError(f"a task's id has {len(wanted.id)} characters")
-        (self._ids if wanted.sent else self._watched)[number] = wanted.id
+        self._ids[number] = wanted.id
         self.tasks += 1
         if wanted.follow:
             self._followed.add(number)
@@ -264,10 +238,16 @@ class Guest:
         self.flush()
 
     def _follow(self, number: int) -> None:
-        task_id = self._ids.get(number) or self._watched.get(number)
+        task_id = self._ids.get(number)
         if task_id is not None:
             self._followed.add(number)
             self._desk.follow(self, number, task_id)
+
+    def _ask(self, number: int, question: messages.Question) -> None:
+        if self._questions >= _MOST_QUESTIONS:
+            raise FrameError(f"it asks more than {_MOST_QUESTIONS} questions at once")
+        self._questions += 1
+        gevent.spawn(self._answer, number, question)
 
     def _answer(self, number: int, question: messages.Question) -> None:
         try:
@@ -280,35 +260,11 @@ class Guest:
         except GTaskmanError as error:
             self._fault(number, error)
         except Exception as error:
-            self._log_fault(question, error)
+            log.exception("a question of %s could not be answered", self._title)
             self._fault(number, GTaskmanError(f"{type(error).__name__}: {error}"))
         finally:
+            self._questions -= 1
             self.flush()
-
-    def _log_fault(self, question: messages.Question, error: Exception) -> None:
-        """Log the first error of each question with its traceback: a process may ask again."""
-        first = question.name not in self._traced
-        self._traced.add(question.name)
-        log.log(
-            logging.ERROR if first else logging.DEBUG,
-            "question %r of %s failed: %s",
-            question.name,
-            self._title,
-            error,
-            exc_info=first,
-        )
-
-    def _may_answer(self) -> bool:
-        """Wait until the process has read most of what it was sent; False once it is gone."""
-        self._channel.flush()
-        while not self.gone and self._channel.pending > min(_ANSWERED, self._limits.unread):
-            if self._drained is None:
-                self._drained = Latch()
-            self._drained.wait()
-        return not self.gone
-
-    def _on_room(self) -> None:
-        self._channel.resume(_ASKED)
 
     def _fault(self, number: int, error: GTaskmanError) -> None:
         self._put(messages.ANSWER, messages.FAULT, number, messages.pack(Fault.of(error)))
@@ -335,20 +291,13 @@ class Guest:
 
     def _ended(self, number: int) -> bool:
         """Whether it is still to be told how this task has ended."""
-        if self._ids.pop(number, None) is None and self._watched.pop(number, None) is None:
+        if self._ids.pop(number, None) is None:
             return False
         self.tasks -= 1
-        if self._costs:
-            self._forget_cost(number)
         if self._followed:
             self._followed.discard(number)
             self._late.pop(number, None)
         return not self.gone
-
-    def _forget_cost(self, number: int) -> None:
-        self._bytes -= self._costs.pop(number, 0)
-        if self._bytes <= 2 * self._limits.bytes:
-            self._channel.resume(_LARGE)
 
     def tell_progress(self, number: int, report: Report) -> None:
         """A task of its is so far, if it wants to know."""
@@ -379,9 +328,6 @@ class Guest:
         self._server.vigil.end()
         if not self.gone:
             self._channel.flush()
-            if self._channel.blocked:
-                self._channel.compact()
-                self._mind_unread()
 
     def _put(
         self, kind: int, flags: int, number: int, body: bytes, buffers: Sequence[memoryview] = ()
@@ -422,9 +368,6 @@ class Guest:
 
     def _on_drained(self) -> None:
         """It has read all there was."""
-        drained, self._drained = self._drained, None
-        if drained is not None:
-            drained.open()
         if self._state is State.SERVED:
             self._alarm.cancel()
             self._channel.resume(_UNREAD)
@@ -472,10 +415,7 @@ class Guest:
         self._socket.close()
         self._codes.clear()
         self._late.clear()
-        self._questions.clear()
-        if self._drained is not None:
-            self._drained.open()
-        self._server.on_gone(self, self._ids, self._watched)
+        self._server.on_gone(self, self._ids)
 
     def forget(self) -> None:
         """In a fork of the process: close our copy, and leave the connection alone."""

@@ -113,13 +113,12 @@ def _serves() -> bool:
 
 
 def listens(path: str) -> bool:
-    """Whether a process listens on a Unix socket. It does not wait, whatever that process does."""
+    """Whether anybody listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.setblocking(False)
         try:
             sock.connect(path)
         except BlockingIOError:
-            return True  # its backlog is full
+            return True  # and has many callers
         except OSError:
             return False
     return True

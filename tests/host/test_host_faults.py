@@ -11,7 +11,6 @@ import time
 import gevent
 import pytest
 from gevent import socket as cooperative
-from rawclient import frame, hello
 from scenarios import tasks, work
 from scenarios.control import fate
 from scenarios.stage import wait_until
@@ -52,6 +51,14 @@ def sender(site):
     yield send
     for program in made:
         program.kill()
+
+
+def frame(kind, number=0, body=b"", flags=0):
+    return head(kind, flags, number, len(body)) + body
+
+
+def hello(version=messages.VERSION):
+    return frame(messages.HELLO, body=messages.pack(messages.Hello(version, 1, "test", "n")))
 
 
 def knock(site, *data):

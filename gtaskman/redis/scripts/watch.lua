@@ -21,8 +21,7 @@ local function register(id)
     end
   end
   others[#others + 1] = (wanted and '+' or '') .. channel
-  local all = table.concat(others, ' ')
-  if all ~= known then call('HSET', T(id), 'w', all) end
+  call('HSET', T(id), 'w', table.concat(others, ' '))
 end
 
 local records, size = {}, 0
