@@ -6,7 +6,7 @@
     start_method = "spawn"
 
     [services.web]                  # "web" is its id; beside the task: its ServiceOptions
-    task = "site.services:Web"
+    task = "shop.services:Web"
     restart = "on-failure"
     sockets = { http = ["127.0.0.1", 8000] }
 
@@ -105,7 +105,7 @@ def find(target: str) -> Any:
     if not path or not all(part.isidentifier() for part in name.split(".")):
         raise TargetError(
             f"{target!r} is no name of something in a module: write module:name, such as"
-            " 'site.services:Web'"
+            " 'shop.services:Web'"
         )
     try:
         found: Any = importlib.import_module(name)
@@ -184,7 +184,7 @@ class _File:
 
     def _class(self, key: str, target: Any) -> type[ServiceTask]:
         if not isinstance(target, str):
-            raise self._wrong(key, "it takes the name of a class, such as 'site.services:Web'")
+            raise self._wrong(key, "it takes the name of a class, such as 'shop.services:Web'")
         found = self._made(key, lambda: find(target))
         if not (isinstance(found, type) and issubclass(found, ServiceTask)):
             raise self._wrong(

@@ -1,6 +1,6 @@
 """Accounts with passwords: a small Flask site, served by gunicorn's gevent workers.
 
-    pip install 'gtaskman[flask]' gunicorn
+    pip install 'gtaskman[flask,gunicorn]'
     gunicorn -c gunicorn.conf.py 'accounts:create_app()'
     curl localhost:8000/accounts -d name=ada -d password=secret
     curl localhost:8000/login -d name=ada -d password=secret

@@ -46,7 +46,7 @@ class GTaskman:
 
     or, with a factory that is called in the application and in each worker::
 
-        gtaskman = GTaskman()           # GTaskman(factory="site:create_app"), if it is elsewhere
+        gtaskman = GTaskman()           # GTaskman(factory="shop:create_app"), if it is elsewhere
 
         def create_app():
             app = Flask(__name__)
