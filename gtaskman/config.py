@@ -25,7 +25,10 @@ class Configuration:
     min_processes: int = 1
     """Workers that are kept even when there is nothing to do."""
     max_processes: int = 10
-    """Workers that may live at once (a replacement overlaps with the one it replaces)."""
+    """Workers that may live at once, and the most sync tasks that run at once.
+
+    While a worker is being replaced there may be one process more.
+    """
     ttl: float = 60.0
     """Seconds after which an idle worker beyond ``min_processes`` ends."""
     max_jobs_per_process: int = 100
@@ -47,7 +50,7 @@ class Configuration:
     max_tasks_per_process: int | None = None
     """Tasks after which a worker is replaced."""
     max_age: float | None = None
-    """Seconds after which a worker is replaced."""
+    """Seconds after which a worker is replaced, whether or not it is idle."""
     max_rss: int | None = None
     """Resident bytes after which a worker is replaced, seen when a task of its ends."""
 

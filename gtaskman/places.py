@@ -28,3 +28,11 @@ def is_socket(url: object) -> bool:
 def is_elsewhere(url: object) -> bool:
     """Whether tasks that go there are run by managers in other processes."""
     return is_server(url) or is_socket(url)
+
+
+def scheme_of(url: object) -> str:
+    """What an error may show of a URL that is not known: the rest may hold a password."""
+    if not isinstance(url, str):
+        return f"{url!r:.80}"
+    scheme, colon, _ = url.partition(":")
+    return f"{scheme!r:.40} (the part before the first colon)" if colon else f"{url!r:.80}"

@@ -116,6 +116,26 @@ class Report(msgspec.Struct, frozen=True, gc=False):
         return self.finished_at - self.started_at
 
 
+def printable(report: Report) -> Report:
+    """The report with an escape for each lone surrogate of its texts, which UTF-8 cannot encode.
+
+    Exceptions have them in names of files that are no UTF-8.
+    """
+    failure = report.error
+    if failure is not None:
+        texts = {
+            field: _escaped(text)
+            for field in ("message", "exc_type", "traceback")
+            if isinstance(text := getattr(failure, field), str)
+        }
+        failure = msgspec.structs.replace(failure, **texts)
+    return msgspec.structs.replace(report, message=_escaped(report.message), error=failure)
+
+
+def _escaped(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
 class _Deferred(enum.Enum):
     DEFERRED = enum.auto()
 

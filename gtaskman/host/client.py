@@ -205,6 +205,7 @@ class HostClient(Client):
             raise DuplicateTaskError(ticket.id)
         handle = HostHandle(ticket, self, link)
         handle.number = number = link.number()
+        handle.sent = True
         if payload is not NOTHING:
             handle.cost = payload.size
         if say:

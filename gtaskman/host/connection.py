@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gtaskman.distant import Reading
-from gtaskman.errors import FrameError, GTaskmanError, PayloadError
+from gtaskman.errors import FrameError, GTaskmanError, PayloadError, ServerUnavailable
 from gtaskman.host import messages
 from gtaskman.host.address import SocketAddress
 from gtaskman.host.handle import HostHandle
@@ -122,13 +122,16 @@ class Connection:
     def greet(self, hello: Hello, timeout: float) -> Welcome:
         """Say hello, and wait at most so many seconds for the welcome.
 
-        Raises :class:`NotThere`, and :class:`AccessRefused` if we are not welcome.
+        Raises :class:`NotThere`, also if there are too many connections right now, and
+        :class:`AccessRefused` if we are not welcome.
         """
         self._put(messages.HELLO, 0, 0, messages.pack(hello))
         self._channel.flush()
         if not self._greeting.wait(timeout):
             self.close()
             raise NotThere(f"does not answer within {timeout:g} s")
+        if isinstance(self._greeting.error, ServerUnavailable):
+            raise NotThere(f"lets nobody in right now ({self._greeting.error})")
         if self._greeting.error is not None:
             raise self._greeting.error
         if self._greeting.lost:
@@ -203,8 +206,9 @@ class Connection:
 
     def attach(self, handle: HostHandle, follow: bool) -> None:
         """Have a task told of that did not go over this connection."""
+        handle.cost = 0  # its arguments are not on their way over this connection
         self.claim(handle)
-        wanted = messages.Attach(handle.id, handle.queue, follow)
+        wanted = messages.Attach(handle.id, handle.queue, follow, handle.sent)
         self._put(messages.ATTACH, 0, handle.number, messages.pack(wanted))
         self._channel.soon()
 

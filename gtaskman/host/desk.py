@@ -7,7 +7,7 @@ their names, from those of others. Either way arguments and results pass through
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 import msgspec
 
@@ -27,6 +27,7 @@ from gtaskman.wire.payload import EMPTY, Payload, encode_value
 
 if TYPE_CHECKING:
     from gtaskman.host.guest import Guest
+    from gtaskman.latch import Latch
 
 _KEPT = 4096  # definitions of other processes that are kept
 ORPHANED = "the process that sent it has gone"
@@ -87,7 +88,10 @@ class Counter(Protocol):
         """The guest wants to know how far a task of its is, from now on."""
 
     def leave(self, guest: Guest, ids: dict[int, str], cancel: bool) -> None:
-        """The guest has gone; its tasks go on, or are cancelled. Returns at once."""
+        """The guest has gone; these tasks go on, or are cancelled. Returns at once."""
+
+    def ebb(self) -> Latch | None:
+        """While more waits than may, what opens when less does; else None."""
 
     def answer(self, question: Question, native: bool) -> Any:
         """The answer, or a list of :class:`Told`. Raises :class:`GTaskmanError`."""
@@ -181,6 +185,9 @@ class Desk(Counter):
         if handle is not None and ((report := handle.report).message or report.completed):
             guest.tell_progress(number, report)  # where it is by now
 
+    def ebb(self) -> Latch | None:
+        return self._manager.ebb()
+
     def leave(self, guest: Guest, ids: dict[int, str], cancel: bool) -> None:  # noqa: ARG002
         for task_id in list(ids.values()) if cancel else ():
             self._manager.cancel(task_id, ORPHANED)
@@ -195,14 +202,17 @@ class Desk(Counter):
         return [] if found is None else [found]
 
     def _find(
-        self, status: str | None, finished: bool | None, offset: int, limit: int, _queue: str | None
+        self,
+        status: TaskStatus | None,
+        finished: bool | None,
+        offset: int,
+        limit: int,
+        _queue: str | None,
     ) -> list[Report]:
-        return self._manager.storage.find(
-            status_of(status), finished, offset, min(limit, MOST_FOUND)
-        )
+        return self._manager.storage.find(status, finished, offset, min(limit, MOST_FOUND))
 
-    def _count(self, status: str | None, finished: bool | None, _queue: str | None) -> int:
-        return self._manager.storage.count(status_of(status), finished)
+    def _count(self, status: TaskStatus | None, finished: bool | None, _queue: str | None) -> int:
+        return self._manager.storage.count(status, finished)
 
     def _delete(self, task_id: str) -> bool:
         # What waits or runs is asked to stop first: a report is not all that there is of it.
@@ -211,12 +221,37 @@ class Desk(Counter):
         return self._manager.storage.delete(task_id)
 
 
+# What the arguments of each question must be: they come from another process.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_ARGUMENTS: dict[str, Any] = {
+    "cancel": tuple[str, str | None],
+    "report": tuple[str],
+    "find": tuple[TaskStatus | None, bool | None, _Count, _Count, str | None],
+    "count": tuple[TaskStatus | None, bool | None, str | None],
+    "stats": tuple[()],
+    "info": tuple[()],
+    "pause": tuple[str | None],
+    "resume": tuple[str | None],
+    "dead": tuple[_Count, _Count, str | None],
+    "retry": tuple[str],
+    "delete": tuple[str],
+    "names": tuple[str | None],
+}
+
+
 def answered(known: dict[str, Callable[..., Any]], question: Question, native: bool) -> Any:
-    """What the function of that name answers; reports as they are told."""
+    """What the function of that name answers; reports as they are told.
+
+    Raises :class:`GTaskmanError` for a question that there is not, or with the wrong arguments.
+    """
     ask = known.get(question.name)
     if ask is None:
-        raise GTaskmanError(f"this manager knows no question {question.name!r}: is it older?")
-    found = ask(*question.args)
+        raise GTaskmanError(f"this manager knows no question {question.name[:80]!r}: is it older?")
+    try:
+        args = msgspec.convert(question.args, _ARGUMENTS[question.name])
+    except msgspec.ValidationError as error:
+        raise GTaskmanError(f"the arguments of {question.name!r} are wrong: {error}") from None
+    found = ask(*args)
     return [told(each, None, native) for each in found] if isinstance(found, list) else found
 
 
@@ -242,11 +277,6 @@ def _encoded(report: Report, native: bool) -> Payload | None:
         return Payload(SEALED, seal_result(report.result, hints=hints), ())
     except PayloadError:
         return None
-
-
-def status_of(value: str | None) -> TaskStatus | None:
-    """The status of that name."""
-    return None if value is None else TaskStatus(value)
 
 
 def _definition(code: Code) -> Definition:

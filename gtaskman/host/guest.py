@@ -6,7 +6,8 @@
 
 Frames are handled as they are read, in a callback of the loop, and answered in the same turn.
 Nobody waits for a guest: what it does not read is kept up to a limit, and while there is much of
-it, nothing is read from it either. What it asks is answered in greenlets of their own.
+it, nothing is read from it either. What it asks is answered in greenlets of their own, a few
+questions at a time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from gtaskman.host.desk import told
 from gtaskman.host.messages import SAY, SUBMIT, Fault, Told, Welcome
 from gtaskman.host.outlet import Outlet
 from gtaskman.host.peers import Peer
+from gtaskman.host.questions import Questions
+from gtaskman.latch import Latch
 from gtaskman.pool.alarm import Alarm
 from gtaskman.report import Report, TaskStatus
 from gtaskman.task import Definition
@@ -41,17 +44,22 @@ _HELLO_WITHIN = 10.0  # seconds
 _LARGEST_SEALED = 1024 * 1024  # bytes of a frame with an envelope, which itself has a limit
 _MOST_CODES = 65536
 _THREADS = 1000
-_MOST_QUESTIONS = 4096  # at once
+_LONGEST_ID = 65535  # bytes, as in SUBMIT
+_NOTED = 1024  # bytes from which on a task's payload counts towards the limit
+_ANSWERED = 1024 * 1024  # unread bytes from which on no question is answered
 _LATE = 64 * 1024  # unread bytes from which on only the latest progress of each task is kept
 _COMPLETED = TaskStatus.COMPLETED
-_FLOOD, _UNREAD = 1, 2  # why nothing is read from it: too much waits; it does not read itself
+# Why nothing is read from it: too much waits in the manager; it does not read itself; it has asked
+# too much; its own tasks are too large together.
+_FLOOD, _UNREAD, _ASKED, _LARGE = 1, 2, 4, 8
 
 
 class Limits(NamedTuple):
     """How much one process may have on its way.
 
     ``tasks`` and ``bytes`` are those of its tasks that have not ended; ``unread`` are bytes that
-    it was sent and has not read, above which it is cut off after ``grace`` seconds.
+    it was sent and has not read, above which it is cut off after ``grace`` seconds. Of more than
+    twice ``bytes`` no more is read (threads of a process may overlap).
     """
 
     tasks: int
@@ -74,7 +82,10 @@ class Guest:
     def __init__(self, socket: _socket.socket, peer: Peer, server: HostServer, loop: Any) -> None:
         self.peer = peer
         self.tasks = 0  # that it was told nothing of yet
-        self._ids: dict[int, str] = {}  # of these
+        self._ids: dict[int, str] = {}  # of these, the ones that it has sent
+        self._watched: dict[int, str] = {}  # and those that others have sent
+        self._costs: dict[int, int] = {}  # bytes of the payloads of the larger ones
+        self._bytes = 0  # the sum of these
         self._server = server
         self._desk = server.desk
         self._limits = server.limits
@@ -85,7 +96,9 @@ class Guest:
         self._codes: dict[int, Definition] = {}
         self._followed: set[int] = set()
         self._late: dict[int, Report] = {}  # progress that is told when it reads again
-        self._questions = 0
+        self._questions = Questions(self._answer, self._may_answer, self._on_room)
+        self._drained: Latch | None = None  # opens when it has read all there was, if awaited
+        self._traced: set[str] = set()  # questions whose errors were logged with a traceback
         self._channel = Outlet(
             socket.fileno(),
             loop,
@@ -131,7 +144,7 @@ class Guest:
         self._channel.flush()
         self._server.vigil.begin()
         self._mind_unread()
-        ebb = self._server.manager.ebb()
+        ebb = self._desk.ebb()
         if ebb is not None and self._channel.pause(_FLOOD):
             # Too much waits: nothing more is read until less does.
             ebb.rawlink(self._on_ebb)
@@ -144,6 +157,8 @@ class Guest:
         order = messages.read_submit(flags, body, buffers)
         self._ids[number] = order.id
         self.tasks += 1
+        if len(body) > _NOTED or buffers:
+            self._note_cost(number, order.payload.size)
         try:
             self._desk.submit(self, number, flags, order)
         except FrameError:
@@ -153,6 +168,12 @@ class Guest:
         else:
             if flags & SAY and not self._desk.durable:
                 self.say(messages.TAKEN, number)
+
+    def _note_cost(self, number: int, cost: int) -> None:
+        if self._bytes > 2 * self._limits.bytes:
+            self._channel.pause(_LARGE)
+        self._costs[number] = cost
+        self._bytes += cost
 
     def _check_room(self) -> None:
         # It was told how many it may have, and waits by itself; threads of its may overlap.
@@ -175,7 +196,9 @@ class Guest:
         elif kind == messages.ATTACH:
             self._attach(number, messages.unpack_attach(body))
         elif kind == messages.ASK:
-            self._ask(number, messages.unpack_question(body))
+            self._questions.add(number, messages.unpack_question(body), len(body))
+            if self._questions.full:
+                self._channel.pause(_ASKED)
         else:
             raise FrameError(f"a message of kind {kind} is out of place")
 
@@ -190,7 +213,8 @@ class Guest:
                 " both must have the same gtaskman"
             )
             return
-        self._title = f"process {hello.pid} ({hello.title:.80})"
+        # The pid is the kernel's; the title is whatever the process says: it is quoted.
+        self._title = f"process {self.peer.pid} ({hello.title[:80]!r})"
         self._state = State.SERVED
         self._put(messages.WELCOME, 0, 0, messages.pack(self._welcome()))
         if self._server.stopping:
@@ -224,7 +248,9 @@ class Guest:
 
     def _attach(self, number: int, wanted: messages.Attach) -> None:
         self._check_room()
-        self._ids[number] = wanted.id
+        if len(wanted.id) > _LONGEST_ID:
+            raise FrameError(f"a task's id has {len(wanted.id)} characters")
+        (self._ids if wanted.sent else self._watched)[number] = wanted.id
         self.tasks += 1
         if wanted.follow:
             self._followed.add(number)
@@ -238,16 +264,10 @@ class Guest:
         self.flush()
 
     def _follow(self, number: int) -> None:
-        task_id = self._ids.get(number)
+        task_id = self._ids.get(number) or self._watched.get(number)
         if task_id is not None:
             self._followed.add(number)
             self._desk.follow(self, number, task_id)
-
-    def _ask(self, number: int, question: messages.Question) -> None:
-        if self._questions >= _MOST_QUESTIONS:
-            raise FrameError(f"it asks more than {_MOST_QUESTIONS} questions at once")
-        self._questions += 1
-        gevent.spawn(self._answer, number, question)
 
     def _answer(self, number: int, question: messages.Question) -> None:
         try:
@@ -260,11 +280,35 @@ class Guest:
         except GTaskmanError as error:
             self._fault(number, error)
         except Exception as error:
-            log.exception("a question of %s could not be answered", self._title)
+            self._log_fault(question, error)
             self._fault(number, GTaskmanError(f"{type(error).__name__}: {error}"))
         finally:
-            self._questions -= 1
             self.flush()
+
+    def _log_fault(self, question: messages.Question, error: Exception) -> None:
+        """Log the first error of each question with its traceback: a process may ask again."""
+        first = question.name not in self._traced
+        self._traced.add(question.name)
+        log.log(
+            logging.ERROR if first else logging.DEBUG,
+            "question %r of %s failed: %s",
+            question.name,
+            self._title,
+            error,
+            exc_info=first,
+        )
+
+    def _may_answer(self) -> bool:
+        """Wait until the process has read most of what it was sent; False once it is gone."""
+        self._channel.flush()
+        while not self.gone and self._channel.pending > min(_ANSWERED, self._limits.unread):
+            if self._drained is None:
+                self._drained = Latch()
+            self._drained.wait()
+        return not self.gone
+
+    def _on_room(self) -> None:
+        self._channel.resume(_ASKED)
 
     def _fault(self, number: int, error: GTaskmanError) -> None:
         self._put(messages.ANSWER, messages.FAULT, number, messages.pack(Fault.of(error)))
@@ -291,13 +335,20 @@ class Guest:
 
     def _ended(self, number: int) -> bool:
         """Whether it is still to be told how this task has ended."""
-        if self._ids.pop(number, None) is None:
+        if self._ids.pop(number, None) is None and self._watched.pop(number, None) is None:
             return False
         self.tasks -= 1
+        if self._costs:
+            self._forget_cost(number)
         if self._followed:
             self._followed.discard(number)
             self._late.pop(number, None)
         return not self.gone
+
+    def _forget_cost(self, number: int) -> None:
+        self._bytes -= self._costs.pop(number, 0)
+        if self._bytes <= 2 * self._limits.bytes:
+            self._channel.resume(_LARGE)
 
     def tell_progress(self, number: int, report: Report) -> None:
         """A task of its is so far, if it wants to know."""
@@ -328,6 +379,9 @@ class Guest:
         self._server.vigil.end()
         if not self.gone:
             self._channel.flush()
+            if self._channel.blocked:
+                self._channel.compact()
+                self._mind_unread()
 
     def _put(
         self, kind: int, flags: int, number: int, body: bytes, buffers: Sequence[memoryview] = ()
@@ -368,6 +422,9 @@ class Guest:
 
     def _on_drained(self) -> None:
         """It has read all there was."""
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.open()
         if self._state is State.SERVED:
             self._alarm.cancel()
             self._channel.resume(_UNREAD)
@@ -415,7 +472,10 @@ class Guest:
         self._socket.close()
         self._codes.clear()
         self._late.clear()
-        self._server.on_gone(self, self._ids)
+        self._questions.clear()
+        if self._drained is not None:
+            self._drained.open()
+        self._server.on_gone(self, self._ids, self._watched)
 
     def forget(self) -> None:
         """In a fork of the process: close our copy, and leave the connection alone."""

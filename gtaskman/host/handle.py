@@ -38,7 +38,8 @@ class HostHandle(RemoteHandle):
     """A :class:`RemoteHandle` of a task that was sent over a Unix socket."""
 
     number = 0  # of the task, on the connection that it went over
-    cost = 0  # bytes that it has on their way
+    cost = 0  # bytes that it has on their way over that connection
+    sent = False  # whether this process has sent it
     returned_nothing = False
     word: Answer | None = None  # whether it was taken in, where that is to be said
     resend: Callable[[], None] | None = None  # while nobody has said that it was taken in

@@ -33,7 +33,7 @@ import msgspec
 from gtaskman import errors
 from gtaskman.backoff import Backoff
 from gtaskman.errors import DuplicateTaskError, FrameError, GTaskmanError
-from gtaskman.report import Report, TaskStatus
+from gtaskman.report import Report, TaskStatus, printable
 from gtaskman.terms import Terms
 from gtaskman.wire.frames import MAX_BUFFERS
 from gtaskman.wire.messages import SEALED
@@ -113,11 +113,13 @@ class Code(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Attach(msgspec.Struct, array_like=True):
-    """A task by its id, and the name of its queue; ``follow`` is whether to tell its progress."""
+    """A task by its id, and the name of its queue; ``follow`` is whether to tell its progress,
+    ``sent`` whether the process that asks has sent the task itself, over another connection."""
 
     id: str
     queue: str
     follow: bool
+    sent: bool = False
 
 
 class Question(msgspec.Struct, array_like=True):
@@ -315,24 +317,7 @@ def pack_told(every: Iterable[Told]) -> tuple[bytes, list[memoryview]]:
     try:
         return _encode(rows), buffers
     except UnicodeEncodeError:
-        return _encode([(_printable(row[0]), *row[1:]) for row in rows]), buffers
-
-
-def _printable(report: Report) -> Report:
-    """The same without characters that cannot travel: lone surrogates, in messages of errors."""
-
-    def clean(text: str) -> str:
-        return text.encode(errors="replace").decode()
-
-    failure = report.error
-    if failure is not None:
-        texts = {
-            field: clean(text)
-            for field in ("message", "exc_type", "traceback")
-            if isinstance(text := getattr(failure, field), str)
-        }
-        failure = msgspec.structs.replace(failure, **texts)
-    return msgspec.structs.replace(report, message=clean(report.message), error=failure)
+        return _encode([(printable(row[0]), *row[1:]) for row in rows]), buffers
 
 
 def unpack_told(body: bytes | memoryview, buffers: Sequence[object]) -> list[Told]:

@@ -9,6 +9,9 @@ from gtaskman.errors import FrameError
 from gtaskman.wire.channel import Channel
 from gtaskman.wire.frames import Frame
 
+_MANY = 256  # parts above which what is unsent is joined
+_JOINED = 64 * 1024  # bytes of a part that is left as it is
+
 
 class Outlet(Channel):
     """One end of a socket. ``on_drained()`` is called when what could not be sent at once was."""
@@ -44,6 +47,33 @@ class Outlet(Channel):
             self._paused &= ~reason
             if not self._paused:
                 self.start()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the kernel takes no more for now."""
+        return self._blocked
+
+    def compact(self) -> None:
+        """Join small parts that are unsent: to count, or to keep, very many of them is slow."""
+        if len(self._parts) <= _MANY:
+            return
+        parts: list[bytes | memoryview] = []
+        small: list[bytes | memoryview] = []
+        size = 0
+        for part in self._parts:
+            if len(part) < _JOINED:
+                small.append(part)
+                size += len(part)
+                if size < _JOINED:
+                    continue
+            if small:
+                parts.append(b"".join(small))
+                small, size = [], 0
+            if len(part) >= _JOINED:
+                parts.append(part)
+        if small:
+            parts.append(b"".join(small))
+        self._parts[:] = parts
 
     def _on_writable(self) -> None:
         super()._on_writable()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import collections
 import itertools
+import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import gevent
 import msgspec
@@ -20,8 +21,10 @@ from gtaskman.distant import Reading, RemoteHandle, Ticket
 from gtaskman.envelope import read_task
 from gtaskman.errors import DuplicateTaskError, GTaskmanError
 from gtaskman.host import messages
-from gtaskman.host.desk import MOST_FOUND, ORPHANED, Counter, answered, status_of
+from gtaskman.host.desk import MOST_FOUND, ORPHANED, Counter, answered
 from gtaskman.host.messages import AGAIN, Attach, Order, Question
+from gtaskman.job import OVERHEAD
+from gtaskman.latch import Latch
 from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.queues.sending import entry_of
 from gtaskman.redis.ledger import Entry
@@ -36,6 +39,8 @@ from gtaskman.wire.payload import NOTHING, Payload
 
 if TYPE_CHECKING:
     from gtaskman.host.guest import Guest
+
+log = logging.getLogger(__name__)
 
 _BATCH = 128  # tasks that one trip to the server takes along
 _PATIENCE = 30.0  # seconds that a server may be away
@@ -90,13 +95,37 @@ class RelayHandle(RemoteHandle):
             self._guest.tell_progress(self._number, report)
 
 
-class _Parcel(NamedTuple):
-    """A task on its way to the server."""
+class _Parcel:
+    """A task on its way to the server; ``again``: it may have been sent there before.
 
-    queue: str
-    entry: Entry
-    handle: RelayHandle
-    again: bool  # it was sent before, and nobody knows whether it has come
+    More than one handle if it has come more than once: they share what the server says.
+    """
+
+    def __init__(self, queue: str, entry: Entry, handle: RelayHandle, again: bool) -> None:
+        self.queue = queue
+        self.entry = entry
+        self.handles = [handle]
+        self.again = again
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it apart."""
+        return self.queue, self.entry.id
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes here, roughly."""
+        return len(self.entry.envelope) + OVERHEAD
+
+    def take(self) -> None:
+        """The server has it."""
+        for handle in self.handles:
+            handle.take()
+
+    def refuse(self, error: GTaskmanError) -> None:
+        """The server does not take it."""
+        for handle in self.handles:
+            handle.refuse(error)
 
 
 class Relay(Counter):
@@ -113,6 +142,9 @@ class Relay(Counter):
         )
         self._handles: dict[tuple[Guest, int], RelayHandle] = {}
         self._parcels: collections.deque[_Parcel] = collections.deque()
+        self._under_way: dict[tuple[str, str], _Parcel] = {}  # until the server has answered
+        self._pending = 0  # bytes of these
+        self._ebb: Latch | None = None  # opens when enough of them have gone
         self._sending: gevent.Greenlet | None = None
         self._requests = itertools.count(1)
         self._nonce = os.urandom(8).hex()
@@ -157,9 +189,24 @@ class Relay(Counter):
         )
         first = Report(order.id, sealed.name, sealed.kind, TaskStatus.WAITING, sealed.created)
         handle = self._handle(guest, number, first, terms.queue)
-        self._parcels.append(_Parcel(terms.queue, entry, handle, bool(flags & AGAIN)))
+        parcel = _Parcel(terms.queue, entry, handle, bool(flags & AGAIN))
+        before = self._under_way.setdefault(parcel.key, parcel)
+        if before is not parcel and parcel.again:
+            # It came over another connection before, and is here still: what the server says of
+            # that one holds for both.
+            before.handles.append(handle)
+            return
+        self._parcels.append(parcel)
+        self._pending += parcel.size
         if self._sending is None:
             self._sending = gevent.spawn(self._send)
+
+    def ebb(self) -> Latch | None:
+        if self._pending <= self._manager.config.max_pending_bytes:
+            return None
+        if self._ebb is None or self._ebb.done():
+            self._ebb = Latch()
+        return self._ebb
 
     def _handle(self, guest: Guest, number: int, first: Report, queue: str) -> RelayHandle:
         key = (guest, number)
@@ -195,16 +242,40 @@ class Relay(Counter):
             fresh = [parcel for parcel in parcels if not self._has_come(line, parcel)]
             self._enqueue(line, queue, fresh)
         except GTaskmanError as error:
-            for parcel in parcels:
-                parcel.handle.refuse(error)
+            self._refuse(parcels, error)
+        except Exception as error:
+            log.exception("tasks of other processes cannot be sent to queue %s", queue)
+            self._refuse(parcels, GTaskmanError(f"{type(error).__name__}: {error}"))
+        finally:
+            self._lessen(parcels)
+
+    def _refuse(self, parcels: list[_Parcel], error: GTaskmanError) -> None:
+        for parcel in parcels:
+            parcel.refuse(error)
+
+    def _lessen(self, parcels: list[_Parcel]) -> None:
+        """The server has answered for these: more may be read if few enough are left."""
+        for parcel in parcels:
+            self._pending -= parcel.size
+            self._forget_parcel(parcel)
+        if self._ebb is not None and self._pending <= self._manager.config.max_pending_bytes:
+            ebb, self._ebb = self._ebb, None
+            ebb.open()
 
     def _has_come(self, line: Line, parcel: _Parcel) -> bool:
         """Whether the server has a task that may have been sent before."""
         if not parcel.again or line.ledger(parcel.queue).record(parcel.entry.id) is None:
             return False
-        parcel.handle.take()
-        line.attend(parcel.handle)
+        self._forget_parcel(parcel)
+        parcel.take()
+        for handle in parcel.handles:
+            line.attend(handle)
         return True
+
+    def _forget_parcel(self, parcel: _Parcel) -> None:
+        """What comes from now on under the same id finds it on the server."""
+        if self._under_way.get(parcel.key) is parcel:
+            del self._under_way[parcel.key]
 
     def _enqueue(self, line: Line, queue: str, parcels: list[_Parcel]) -> None:
         if not parcels:
@@ -212,20 +283,28 @@ class Relay(Counter):
         reply = line.channel(queue)
         entries = [parcel.entry._replace(reply=reply) for parcel in parcels]
         for parcel in parcels:
-            line.expect(parcel.handle)
+            for handle in parcel.handles:
+                line.expect(handle)
         request = f"{self._nonce}{next(self._requests):x}"
         answers: list[str | None] = []
         try:
             answers = line.ledger(queue).enqueue(entries, request)
         finally:
             for parcel, holder in itertools.zip_longest(parcels, answers):
-                line.entered(parcel.handle, holder is not None)
+                for handle in parcel.handles:
+                    line.entered(handle, holder is not None)
         for parcel, holder in zip(parcels, answers, strict=True):
-            if holder is None:
-                parcel.handle.take()
-            else:
-                key = None if holder == parcel.entry.id else parcel.entry.unique
-                parcel.handle.refuse(DuplicateTaskError(holder, key))
+            self._on_answer(line, parcel, holder)
+
+    def _on_answer(self, line: Line, parcel: _Parcel, holder: str | None) -> None:
+        """The server has said who holds the id, or the unique key, of a parcel: None is itself."""
+        if holder is not None:
+            key = None if holder == parcel.entry.id else parcel.entry.unique
+            parcel.refuse(DuplicateTaskError(holder, key))
+            return
+        parcel.take()
+        for handle in parcel.handles[1:]:
+            line.attend(handle)  # it may have come after the task was sent
 
     def follow(self, guest: Guest, number: int, task_id: str) -> None:  # noqa: ARG002
         handle = self._handles.get((guest, number))
@@ -255,10 +334,15 @@ class Relay(Counter):
         return [] if found is None else [found]
 
     def _find(
-        self, status: str | None, finished: bool | None, offset: int, limit: int, queue: str | None
+        self,
+        status: TaskStatus | None,
+        finished: bool | None,
+        offset: int,
+        limit: int,
+        queue: str | None,
     ) -> list[Report]:
         limit = min(limit, MOST_FOUND)
-        return self._client.find(status_of(status), finished, offset, limit, queue=queue)
+        return self._client.find(status, finished, offset, limit, queue=queue)
 
-    def _count(self, status: str | None, finished: bool | None, queue: str | None) -> int:
-        return self._client.count(status_of(status), finished, queue=queue)
+    def _count(self, status: TaskStatus | None, finished: bool | None, queue: str | None) -> int:
+        return self._client.count(status, finished, queue=queue)

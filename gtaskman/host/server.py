@@ -15,6 +15,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterable
@@ -23,7 +24,12 @@ from typing import Any, Self
 
 import gevent
 
-from gtaskman.errors import AccessRefused, ConfigurationError
+from gtaskman.errors import (
+    AccessRefused,
+    ConfigurationError,
+    GTaskmanError,
+    ServerUnavailable,
+)
 from gtaskman.host import messages
 from gtaskman.host.address import SocketAddress
 from gtaskman.host.desk import Counter, Desk
@@ -34,7 +40,6 @@ from gtaskman.host.place import Place
 from gtaskman.host.relay import Relay
 from gtaskman.host.vigil import Vigil
 from gtaskman.manager import TaskManager
-from gtaskman.pool.alarm import Alarm
 from gtaskman.shared import SharedManager
 from gtaskman.wire.frames import head
 from gtaskman.wire.watcher import READ, Watcher
@@ -42,6 +47,7 @@ from gtaskman.wire.watcher import READ, Watcher
 log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+_MOST_CONNECTIONS = 1 << 16  # of one user, where the system sets no limit
 _AT_ONCE = 64  # processes that are let in in one turn of the loop
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LOOK = 0.005  # seconds between two looks whether guests have read their last words
@@ -56,8 +62,11 @@ class HostServer:
     whose members may connect (mode 0660), or a ``mode`` of your own. ``cancel_orphans`` cancels
     the tasks of a process that goes away; else they run on. A process may have ``max_tasks`` and
     ``max_bytes`` on their way, and is cut off if it leaves ``max_unread`` bytes unread for
-    ``grace`` seconds. As a context manager it starts on the way in, and stops on the way out,
-    together with its manager.
+    ``grace`` seconds. Of the processes of one user ``max_connections`` may be connected at once; by
+    default half as many as this process may have descriptors.
+
+    As a context manager it starts on the way in, and stops on the way out, together with its
+    manager.
 
     Raises :class:`ConfigurationError`; :meth:`start` raises :class:`BindError`.
     """
@@ -75,6 +84,7 @@ class HostServer:
         max_bytes: int = 256 * MIB,
         max_unread: int = 64 * MIB,
         grace: float = 10.0,
+        max_connections: int | None = None,
         title: str = "",
     ) -> None:
         self.manager = manager
@@ -98,6 +108,9 @@ class HostServer:
         self._listener: _socket.socket | None = None
         self._watcher: Any = None
         self._guests: set[Guest] = set()
+        self._max_connections = max_connections or _half_of_all_descriptors()
+        self._crowds: set[int] = set()  # users who have as many as they may, which was logged
+        self._exhausted = False  # there was no descriptor for a process, which was logged
 
     @property
     def url(self) -> str:
@@ -137,7 +150,8 @@ class HostServer:
     def _listen(self) -> None:
         loop = self.manager.hub.loop
         self._listener = self._place.listen()
-        self._pause = Alarm(loop)
+        # It keeps the loop alive, as the watcher does that it stands in for.
+        self._pause = loop.timer(_PAUSE)
         self.vigil = Vigil(loop)
         # As long as we listen, somebody may come: the loop must not end.
         self._watcher = Watcher(
@@ -178,13 +192,15 @@ class HostServer:
             return
         self._accept()  # whoever has knocked must hear that it came too late
         self._watcher.close()
-        self._pause.cancel()
+        self._pause.stop()
+        self._pause.close()
         self._listener.close()
 
     def forget(self) -> None:
         """In a fork of the process: close our copies, and disturb the original in nothing."""
         if self._listener is not None:
             self._watcher.close()
+            self._pause.stop()
             self._listener.close()
         self._place.forget()
         for guest in self._guests:
@@ -210,14 +226,19 @@ class HostServer:
         for _ in range(_AT_ONCE):
             try:
                 fd, _ = self._listener._accept()  # type: ignore[attr-defined] # as socket.py does
-            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            except BlockingIOError:
+                self._exhausted = False
+                return
+            except (ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
                 if error.errno not in _NO_DESCRIPTORS:
                     raise
-                log.error("a process cannot be let in: %s", error.strerror)
+                if not self._exhausted:
+                    self._exhausted = True
+                    log.error("processes cannot be let in for now: %s", error.strerror)
                 self._watcher.stop()
-                self._pause.set(_PAUSE, self._accept_again)
+                self._pause.start(self._accept_again, update=True)
                 return
             self._receive(_socket.socket(fileno=fd))
 
@@ -228,24 +249,45 @@ class HostServer:
         try:
             peer = Peer.of(socket)
             admit(peer, self._allowed)
+            self._check_crowd(peer)
         except AccessRefused as error:
             log.warning("%s", error)
+            _turn_away(socket, error)
+        except ServerUnavailable as error:
             _turn_away(socket, error)
         except OSError:
             socket.close()  # it has gone
         else:
             self._guests.add(Guest(socket, peer, self, self.manager.hub.loop))
 
-    def on_gone(self, guest: Guest, ids: dict[int, str]) -> None:
-        """A process has gone, with these tasks of its on their way."""
+    def _check_crowd(self, peer: Peer) -> None:
+        """Raise :class:`ServerUnavailable` if its user has as many connections as one may."""
+        count = sum(guest.peer.uid == peer.uid for guest in self._guests)
+        if count < self._max_connections:
+            self._crowds.discard(peer.uid)
+            return
+        why = f"user {peer.uid} has {count} connections to this manager, which is the limit"
+        if peer.uid not in self._crowds:
+            self._crowds.add(peer.uid)
+            log.warning("%s: further ones are refused until there are fewer", why)
+        raise ServerUnavailable(why)
+
+    def on_gone(self, guest: Guest, sent: dict[int, str], watched: dict[int, str]) -> None:
+        """A process has gone: these are the tasks that it had sent, and that it watched only."""
         self._guests.discard(guest)
-        self.desk.leave(guest, ids, self._cancel_orphans and not self.stopping)
+        self.desk.leave(guest, sent, self._cancel_orphans and not self.stopping)
+        self.desk.leave(guest, watched, False)
 
     def __repr__(self) -> str:
         return f"<HostServer {self.address} guests={len(self._guests)}>"
 
 
-def _turn_away(socket: _socket.socket, error: AccessRefused) -> None:
+def _half_of_all_descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, soft // 2)
+
+
+def _turn_away(socket: _socket.socket, error: GTaskmanError) -> None:
     body = messages.pack(Fault.of(error))
     with contextlib.suppress(OSError):
         # It is small, and the first that is sent: there is room for it.

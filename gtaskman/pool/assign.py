@@ -124,36 +124,35 @@ def _share_async(
 
 def _level(gifts: list[tuple[W, int]], chosen: list[W], count: int, slots: int) -> int:
     """Fill the ``chosen`` up to one level, so that no worker has much more than another."""
-    shares = dict.fromkeys(map(id, chosen), 0)
-    left = count
-    # Each pass hands out everything, or fills a worker up, and the next pass does without that one.
-    while left and (open_ones := [w for w in chosen if _room(w, shares[id(w)], slots) > 0]):
-        left = _level_once(shares, open_ones, left, slots)
-    gifts.extend((worker, shares[id(worker)]) for worker in chosen if shares[id(worker)])
-    return count - left
+    room = [max(0, min(slots - worker.asyncs, worker.budget)) for worker in chosen]
+    count = min(count, sum(room))
+    level = _level_without_limits(sorted(map(_asyncs, chosen)), count)
+    while True:
+        shares = [
+            max(0, min(most, level - worker.asyncs))
+            for worker, most in zip(chosen, room, strict=True)
+        ]
+        missing = count - sum(shares)
+        if missing <= 0:
+            break
+        # Some have no room up to this level: the others share what is left.
+        level += -(-missing // len(chosen))
+    for at, worker in enumerate(chosen):
+        if missing and shares[at] and worker.asyncs + shares[at] == level:
+            shares[at] -= 1  # the last task makes no whole layer
+            missing += 1
+        if shares[at]:
+            gifts.append((worker, shares[at]))
+    return count
 
 
-def _level_once(shares: dict[int, int], chosen: list[W], left: int, slots: int) -> int:
-    """One pass of :func:`_level` over workers that have room; gives how many tasks are left."""
-    loads = sorted((w.asyncs + shares[id(w)], at) for at, w in enumerate(chosen))
-    total = sum(load for load, _ in loads)
+def _level_without_limits(loads: list[int], count: int) -> int:
+    """The level to which ``count`` tasks fill workers with these loads, the lowest first."""
+    total = sum(loads)
     # A worker above the level that the others come to gets nothing, and does not raise it.
-    while len(loads) > 1 and loads[-1][0] * len(loads) >= left + total:
-        total -= loads.pop()[0]
-    for rank, (load, at) in enumerate(loads):
-        worker = chosen[at]
-        # The level that the rest of the workers and the rest of the tasks come to.
-        level = -(-(left + total) // (len(loads) - rank))
-        share = max(0, min(left, _room(worker, shares[id(worker)], slots), level - load))
-        shares[id(worker)] += share
-        left -= share
-        total -= load
-    return left
-
-
-def _room(worker: Load, share: int, slots: int) -> int:
-    """How many async tasks a worker may be given beside such a share."""
-    return min(slots - worker.asyncs, worker.budget) - share
+    while len(loads) > 1 and loads[-1] * len(loads) >= count + total:
+        total -= loads.pop()
+    return -(-(count + total) // len(loads))
 
 
 def _asyncs(worker: Load) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import msgspec
+
 from gtaskman.job import Job
 from gtaskman.pool.process import Process
 from gtaskman.report import Failure, FailureKind
@@ -45,6 +47,20 @@ def undecoded(job: Job, what: str, error: BaseException) -> Failure:
         f" {type(error).__name__}: {error}"
     )
     return Failure(FailureKind.ERROR, message, _PAYLOAD_ERROR)
+
+
+def unsendable(job: Job, error: Exception) -> Failure:
+    """A job of which no order to a worker can be made."""
+    message = (
+        f"task {job.definition.name} cannot be sent to a worker: {type(error).__name__}: {error}"
+    )
+    return Failure(FailureKind.ERROR, message, _PAYLOAD_ERROR)
+
+
+def unread(job: Job, death: Failure) -> Failure:
+    """A job whose worker died while it read the order, perhaps for want of memory."""
+    message = f"while it read the arguments ({job.payload.size:,} bytes), {death.message}"
+    return msgspec.structs.replace(death, message=message)
 
 
 def unwilling(job: Job, grace: float) -> str:

@@ -12,13 +12,7 @@ Completion = tuple[Job, Any, int, float, float]
 
 
 class PoolListener(Protocol):
-    """What the pool tells, always from the hub.
-
-    The pool adds one to ``batches`` while it tells the ends of several jobs; no call does that,
-    before or after which a signal handler could raise.
-    """
-
-    batches: int
+    """What the pool tells, always from the hub."""
 
     def on_ready(self) -> None:
         """One more worker is ready."""
@@ -29,8 +23,11 @@ class PoolListener(Protocol):
     def on_started(self, job: Job) -> None:
         """The job runs, and not for a mere moment."""
 
+    def on_batch(self) -> None:
+        """The ends of several jobs follow."""
+
     def on_batch_end(self, at_once: bool = False) -> None:
-        """A batch has been worked off; ``at_once``: and there is nothing else to be done here."""
+        """That was all; ``at_once``: and there is nothing else to be done here."""
 
     def on_completed(self, completed: list[Completion]) -> None:
         """They have returned."""
@@ -39,6 +36,9 @@ class PoolListener(Protocol):
         self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float
     ) -> None:
         """It failed; ``exception`` is pickled."""
+
+    def on_unsendable(self, job: Job, failure: Failure) -> None:
+        """No order to a worker can be made of it, however often it is tried."""
 
     def on_stopped(self, job: Job, started: float, ended: float) -> None:
         """It was cancelled."""

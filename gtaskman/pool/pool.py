@@ -37,6 +37,7 @@ from gtaskman.pool.assign import Plan, assign
 from gtaskman.pool.deadlines import Deadlines
 from gtaskman.pool.listener import Completion, PoolListener
 from gtaskman.pool.starters import Starter, make_starter
+from gtaskman.pool.turnover import active, next_step
 from gtaskman.pool.verdict import Verdict
 from gtaskman.pool.worker import End, State, Worker
 from gtaskman.reference import MAIN, MAIN_IN_WORKER, Reference, know_main, refer
@@ -57,6 +58,7 @@ _BACK_OFF = 0.05  # seconds until the next start after a first failed one, doubl
 _LONGEST_BACK_OFF = 5.0
 _UNABLE = 5  # failed starts in a row after which waiting tasks are told
 _RSS_EVERY = 0.25  # seconds between two looks at one worker's memory
+_STOPPABLE = (State.OPEN, State.STANDBY, State.DRAINING)  # in which a worker heeds STOP
 _loads = pickle.loads
 # What may come of decoding: a class may also try to end the interpreter, but only its task's does.
 _UNDECODABLE = (Exception, SystemExit, GreenletExit)
@@ -92,13 +94,12 @@ class Pool:
         self._not_before = 0.0  # the next start, after failed ones
         self._sync_since: float | None = None  # since when a sync task has waited in vain
         self._limited = any((config.max_tasks_per_process, config.max_age, config.max_rss))
-        # Runs that have ended and are yet to be settled: if a signal handler raises meanwhile, they
-        # are settled with those that end next.
-        self._completed: list[Completion] = []
-        self._ended: list[End] = []
         self._closing = False
         self._latches: list[Latch] = []
         self._pongs: dict[int, tuple[Latch, list[Stack]]] = {}
+        self._turning = False  # a step of the turnover is being taken
+        self._turn_due = False  # the turnover goes on when the loop turns
+        self.peak = 0  # the most processes that have lived at once
         self.broken: dict[str, str] = {}  # modules that no worker can import, and why
 
     # --- what the manager asks
@@ -166,7 +167,13 @@ class Pool:
         )
 
     def _starting(self) -> int:
-        return sum(worker.state is State.STARTING for worker in self._workers.values())
+        """How many workers will take tasks as soon as they are ready."""
+        starting = sum(worker.state is State.STARTING for worker in self._workers.values())
+        if starting and self._limited:
+            # One above the limit stays on standby until another worker is done.
+            free = self._config.max_processes - active(list(self._workers.values()))
+            return min(starting, max(0, free))
+        return starting
 
     def _spare(self, now: float) -> int:
         """How many more workers may be started now."""
@@ -175,13 +182,9 @@ class Pool:
         if now < self._not_before:
             self._start_later()
             return 0
-        counted = 0
-        for worker in self._workers.values():
-            # One that is to take the place of another counts as soon as that one takes no more.
-            if worker.predecessor is not None and worker.predecessor.open:
-                continue
-            counted += worker.open or worker.state is State.STARTING
-        return max(0, self._config.max_processes - counted)
+        # One that has nothing left and is about to end may be replaced before it has ended.
+        ending = any(each.state is State.STOPPING for each in self._workers.values())
+        return max(0, self._config.max_processes + ending - len(self._workers))
 
     def dispatch(self, plan: Plan[Worker], jobs: list[Job]) -> None:
         """Hand claimed jobs to the workers that the plan gives them to."""
@@ -205,6 +208,8 @@ class Pool:
                 job.started_at = time.time()
                 self._just_begun.append(job)
         worker.channel.flush()
+        if worker.unsendable:
+            self._fail_unsendable(worker)
         if worker.sync:
             self._sync_since = None
         if not self._look_alarm.armed:
@@ -212,6 +217,16 @@ class Pool:
             self._look_alarm.set(_LOOK, self._look)
         if self._limited:
             self._watch_limits(worker)
+            if worker.worn or not worker.open:
+                # Not at once: the workers that a plan names must stay open until it is carried out.
+                self._turn_over_soon()
+
+    def _fail_unsendable(self, worker: Worker) -> None:
+        unsendable, worker.unsendable = worker.unsendable, []
+        for job, error in unsendable:
+            self._listener.on_unsendable(job, causes.unsendable(job, error))
+        # The worker may have been given less than was planned for it.
+        self._loop.run_callback(self._listener.on_capacity)
 
     def _limit(self, job: Job) -> None:
         """See to the time limits of a job that has just been sent."""
@@ -301,25 +316,29 @@ class Pool:
 
     # --- starting workers
 
-    def _fork(self, count: int, predecessor: Worker | None = None) -> None:
+    def _fork(self, count: int) -> None:
         for _ in range(count):
-            worker = Worker(
-                next(self._worker_numbers),
-                self._loop,
-                self._config.max_frame,
-                self._on_frames,
-                self._on_gone,
-            )
-            worker.predecessor = predecessor
-            if predecessor is not None:
-                predecessor.successor = worker
-            self._workers[worker.number] = worker
-            self._deadlines.add(worker.started_at + self._config.start_timeout, worker)
+            worker = None
             try:
+                worker = self._make_worker()
                 worker.greet(self._starter.start(worker.number, *worker.take_descriptors()))
             except (GTaskmanError, OSError) as error:
+                # Also what keeps its pipe from being made, such as too many open files.
                 self._not_started(worker, str(error))
                 return
+            self.peak = max(self.peak, len(self._workers))
+
+    def _make_worker(self) -> Worker:
+        worker = Worker(
+            next(self._worker_numbers),
+            self._loop,
+            self._config.max_frame,
+            self._on_frames,
+            self._on_gone,
+        )
+        self._workers[worker.number] = worker
+        self._deadlines.add(worker.started_at + self._config.start_timeout, worker)
+        return worker
 
     def on_up(self, number: int, pid: int, pidfd: int) -> None:
         """A worker's process lives; READY follows."""
@@ -348,22 +367,27 @@ class Pool:
         if worker.state is not State.STARTING:
             return
         self._failures = 0
-        worker.become(State.OPEN)
         worker.depths = self._config.prefetch, self._config.max_prefetch
         worker.idle_since = time.monotonic()
         worker.budget = self._config.max_tasks_per_process or worker.budget
-        if worker.predecessor is not None:
-            old, worker.predecessor = worker.predecessor, None
-            self._drain(old)
+        if self._limited:
+            worker.become(State.STANDBY)
+            if self._config.max_age is not None:
+                old_at = worker.started_at + self._config.max_age
+                self._deadlines.add(old_at, (worker, self._on_old))
+            self._turn_over()
+        else:
+            worker.become(State.OPEN)
         self._mind_ttl()
         self._listener.on_ready()
 
-    def _not_started(self, worker: Worker, why: str) -> None:
+    def _not_started(self, worker: Worker | None, why: str) -> None:
         self._failures += 1
         wait = min(_LONGEST_BACK_OFF, _BACK_OFF * 2 ** (self._failures - 1))
         self._not_before = time.monotonic() + wait
         log.warning("a worker could not be started (the next try is in %.2f s): %s", wait, why)
-        self._remove(worker)
+        if worker is not None:
+            self._remove(worker)
         if not self._closing:
             self._start_later()
             if self._failures >= _UNABLE and not self.has_open:
@@ -376,27 +400,32 @@ class Pool:
     def _start_again(self) -> None:
         if not self._closing:
             self._fork(max(0, self._config.min_processes - len(self._workers)))
+            self._turn_over()
             self._listener.on_capacity()
 
     # --- what workers say
 
     def _on_frames(self, worker: Worker, frames: list[Frame]) -> None:
         """Take note of everything, refill the child, and only then wake whoever waits."""
-        completed, ended = self._completed, self._ended
-        worker.take_ended(frames, self._on_word, completed, ended)
+        completed, ended = worker.take_ended(frames, self._on_word)
         if completed or ended:
-            self._after_jobs(worker)
-            self._listener.on_capacity()
-            self._listener.batches += 1
             try:
-                self._settle(completed, ended)
+                self._after_jobs(worker)
+                self._listener.on_capacity()
+            except Exception:
+                log.exception("the workers could not be given more tasks")
             finally:
-                self._listener.batches -= 1
-                self._listener.on_batch_end(at_once=True)
-            completed.clear()
-            ended.clear()
+                # Whatever the refill raises: these ends are in no pipe any more.
+                self._settle_batch(completed, ended)
         if worker.nonsense is not None:
             raise worker.nonsense
+
+    def _settle_batch(self, completed: list[Completion], ended: list[End]) -> None:
+        self._listener.on_batch()
+        try:
+            self._settle(completed, ended)
+        finally:
+            self._listener.on_batch_end(at_once=True)
 
     def _on_word(self, worker: Worker, frame: Frame) -> None:
         if frame.kind == messages.PROGRESS:
@@ -443,13 +472,14 @@ class Pool:
         if not worker.jobs:
             worker.idle_since = time.monotonic()
             if worker.state is State.DRAINING:
-                worker.stop()
-                self._kill_after_grace(worker)
+                self._stop_worker(worker)
+                self._turn_over()
                 return
             if len(self._workers) > self._config.min_processes:
                 self._mind_ttl()
         if self._limited:
             self._watch_limits(worker)
+            self._turn_over()
 
     def _settle(self, completed: list[Completion], ended: list[End]) -> None:
         """Decode how runs ended, and tell it, with those that are ``completed`` already.
@@ -457,10 +487,9 @@ class Pool:
         A hot loop: once for every task.
         """
         for job, frame, started, finished in ended:
-            kind, flags, number, body, buffers = frame
+            kind, flags, _, body, buffers = frame
             if kind != DONE:
-                if job.number == number:  # else it was told already, and tries again
-                    self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)
+                self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)
             else:
                 data = body[SPAN_SIZE:]
                 if job.opaque:
@@ -621,43 +650,84 @@ class Pool:
         idle = sorted((w for w in counted if w.idle), key=lambda w: w.idle_since)
         for worker in idle[: max(0, surplus)]:
             if worker.idle_since <= oldest:
-                worker.stop()
-                self._kill_after_grace(worker)
+                self._stop_worker(worker)
         self._mind_ttl()
 
     def _watch_limits(self, worker: Worker) -> None:
-        """Replace a worker that has done enough: the new one is ready before the old one drains."""
+        """Note that a worker is to be replaced; it takes no more tasks once its budget is spent."""
         if worker.state is not State.OPEN:
             return
         most = self._config.max_tasks_per_process
         if most is not None:
             worker.budget = most - worker.sent
             if worker.budget <= min(most // 4, self._config.max_prefetch):
-                self._succeed(worker)
+                worker.worn = True
             if worker.budget <= 0:
                 self._drain(worker)
                 return
-        now = time.monotonic()
-        age = self._config.max_age
-        if age is not None and now - worker.started_at > age:
-            self._succeed(worker)
         largest = self._config.max_rss
+        now = time.monotonic()
         if largest is not None and now - worker.rss_checked > _RSS_EVERY:
             worker.rss_checked = now
-            if worker.rss() > largest:
-                self._succeed(worker)
+            worker.worn = worker.worn or worker.rss() > largest
 
-    def _succeed(self, worker: Worker) -> None:
-        if worker.successor is None and not self._closing:
-            self._fork(1, predecessor=worker)
+    def _on_old(self, worker: Worker) -> None:
+        """A worker has reached ``max_age``."""
+        worker.worn = True
+        if worker.idle and len(self._workers) > self._config.min_processes:
+            self._stop_worker(worker)  # nothing needs it: it is not replaced
+        else:
+            self._turn_over()
+
+    def _turn_over_soon(self) -> None:
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.run_callback(self._turn_over)
+
+    def _turn_over(self) -> None:
+        """Replace workers that have reached a limit, as far as that is possible now."""
+        self._turn_due = False
+        if self._turning or not self._limited:
+            return
+        self._turning = True
+        opened = False
+        try:
+            while not self._closing:
+                step = next_step(list(self._workers.values()), self._config.max_processes)
+                if step is None or (step.fork and not self._fork_replacement()):
+                    break
+                if step.open is not None:
+                    step.open.become(State.OPEN)
+                    step.open.idle_since = time.monotonic()
+                    opened = True
+                if step.drain is not None:
+                    step.drain.replaced = step.open is not None
+                    self._drain(step.drain)
+        finally:
+            self._turning = False
+        if opened:
+            # When the loop turns: this may be in the middle of handing out tasks.
+            self._loop.run_callback(self._listener.on_capacity)
+
+    def _fork_replacement(self) -> bool:
+        """Start a worker, unless it is too early after one that could not be started."""
+        if time.monotonic() < self._not_before:
+            self._start_later()
+            return False
+        self._fork(1)
+        return True
 
     def _drain(self, worker: Worker) -> None:
         if worker.state is not State.OPEN:
             return
         worker.become(State.DRAINING)
-        if worker.sync > 1 and not worker.recalled and worker.successor is not None:
+        if worker.sync > 1 and not worker.recalled and worker.budget > 0:
             worker.recall()
         self._after_jobs(worker)
+
+    def _stop_worker(self, worker: Worker) -> None:
+        worker.stop()
+        self._kill_after_grace(worker)
 
     # --- death
 
@@ -711,12 +781,11 @@ class Pool:
             if worker is not None:
                 # All of them, before any of their jobs is handed to another.
                 worker.kill(why)
-        self._listener.batches += 1
+        self._listener.on_batch()
         try:
             for pid in pids:
                 self.on_exit(pid, None, 0)
         finally:
-            self._listener.batches -= 1
             self._listener.on_batch_end()
 
     def _bury(self, worker: Worker) -> None:
@@ -733,7 +802,7 @@ class Pool:
         if unexpected:
             log.warning("worker %s has died: %s", worker.pid, cause.message)
         # Whoever is woken by this finds the pool whole again: the dead replaced, the rest at work.
-        self._listener.batches += 1
+        self._listener.on_batch()
         try:
             for job, verdict in judged:
                 self._pronounce(job, verdict, cause, running)
@@ -741,7 +810,6 @@ class Pool:
                 self._fork(max(0, self._config.min_processes - len(self._workers)))
                 self._listener.on_capacity()
         finally:
-            self._listener.batches -= 1
             self._listener.on_batch_end()
 
     def _pronounce(
@@ -750,6 +818,8 @@ class Pool:
         begun, now = _begin_of(job, running), time.monotonic()
         if job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
             self._listener.on_failed(job, causes.timed_out(job), None, begun, now)
+        elif verdict is Verdict.UNREAD:
+            self._pronounce_unread(job, cause, now)
         elif verdict is Verdict.UNTOUCHED:
             self._give_back([job])
         elif job.stop is Why.CANCELLED:
@@ -761,16 +831,24 @@ class Pool:
             job.crashes += verdict is not Verdict.BYSTANDER
             self._listener.on_failed(job, cause, None, begun, now)
 
+    def _pronounce_unread(self, job: Job, cause: Failure, now: float) -> None:
+        """It has not run, and waits again; unless too many workers have died while they read it."""
+        job.crashes += 1
+        if job.crashes < (job.definition.max_crashes or self._config.max_crashes):
+            self._give_back([job])
+        else:
+            self._listener.on_failed(job, causes.unread(job, cause), None, 0.0, now)
+
     def _remove(self, worker: Worker) -> None:
         worker.become(State.DEAD)
         self._workers.pop(worker.number, None)
         if worker.pid is not None:
             self._by_pid.pop(worker.pid, None)
-        worker.unlink()
         worker.close()
         if self._closing and not self._workers:
             for latch in self._latches:
                 latch.open()
+        self._turn_over()
 
     # --- the end
 
@@ -778,7 +856,7 @@ class Pool:
         """End all workers, asking first; returns when nothing is left of them. Not from the hub."""
         self._closing = True
         for worker in list(self._workers.values()):
-            if worker.state in (State.OPEN, State.DRAINING) and not worker.jobs:
+            if worker.state in _STOPPABLE and not worker.jobs:
                 worker.stop()
             else:
                 self._end_at_once(worker)

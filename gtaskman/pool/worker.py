@@ -3,7 +3,8 @@
 ::
 
     STARTING --READY--> OPEN --limit, restart--> DRAINING --nothing left--> STOPPING --> DEAD
-        |                 |--TTL, scale-down-----------------------------------^         ^
+        |  |             ^ '--TTL, scale-down----------------------------------^         ^
+        |  '--> STANDBY -'                                                               |
         '--refused, too late, crash------------------------------------------------------'
 """
 
@@ -17,7 +18,7 @@ from gtaskman.errors import FrameError
 from gtaskman.job import Job
 from gtaskman.pool.listener import Completion
 from gtaskman.pool.process import Process
-from gtaskman.pool.verdict import Verdict, judge
+from gtaskman.pool.verdict import Traces, Verdict, judge
 from gtaskman.reference import Reference
 from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame, head
@@ -33,6 +34,7 @@ class State(enum.Enum):
     """Where a worker is in its life."""
 
     STARTING = enum.auto()  # left on READY; on a refusal, an exit or start_timeout: DEAD
+    STANDBY = enum.auto()  # ready to replace another one, and opened when that runs no sync task
     OPEN = enum.auto()  # takes tasks; a crash leaves its jobs to be judged
     DRAINING = enum.auto()  # takes none, finishes what it has begun
     STOPPING = enum.auto()  # has nothing left and was told to end; killed if it does not
@@ -70,10 +72,11 @@ class Worker(Process):
         self.rss_checked = self.started_at
         self.recalled = False  # it was asked to give back what has not started
         self.sent = 0  # tasks that it was ever given, less those that came back
-        self.successor: Worker | None = None  # the one that is to take over when it is ready
-        self.predecessor: Worker | None = None
+        self.worn = False  # it has reached a limit, and is to be replaced
+        self.replaced = False  # another worker has its place
         self.culprits: set[int] = set()  # the runs for whose sake it is being killed
         self.nonsense: Exception | None = None  # what it said last could not be understood
+        self.unsendable: list[tuple[Job, Exception]] = []  # jobs that could not be handed over
         self._defined: set[int] = set()
 
     # --- predicates
@@ -107,8 +110,8 @@ class Worker(Process):
     def judge(self) -> list[tuple[Job, Verdict]]:
         """It has died: what has become of each of its jobs."""
         slate = self._slate
-        running, begun, received = self.running_number(), slate.begun(), slate.received()
-        return judge(self.jobs.values(), running, begun, received, self.culprits)
+        traces = Traces(self.running_number(), slate.begun(), slate.received(), slate.arriving())
+        return judge(self.jobs.values(), traces, self.culprits)
 
     # --- the process
 
@@ -123,13 +126,6 @@ class Worker(Process):
         self.open = False
         self.end(reason)
 
-    def unlink(self) -> None:
-        """Leave the chain of those that replace one another: its neighbours keep their others."""
-        if self.predecessor is not None:
-            self.predecessor.successor = None
-        if self.successor is not None:
-            self.successor.predecessor = None
-
     # --- what it is told
 
     def run(
@@ -140,15 +136,25 @@ class Worker(Process):
     ) -> list[Job]:
         """Take over jobs, each under the next of ``numbers``; they go with the next flush.
 
-        A hot loop: once for every task. Gives those that are async or have a time limit.
+        A hot loop: once for every task. Gives those that are async or have a time limit. Those of
+        which no order can be made are left out, and put into ``unsendable`` with the error.
         """
         put, mine, defined = self.channel.put_frame, self.jobs, self._defined
         special: list[Job] = []
         sync = asyncs = 0
         for job in jobs:
             definition = job.definition
-            if definition.number not in defined:
-                self._define(job, reference(job))
+            try:
+                if definition.number not in defined:
+                    self._define(job, reference(job))
+                load, body, buffers = job.payload
+                flags, limit = job.flags | load | definition.flags, definition.timeout or 0.0
+                code, attempt, task_id = definition.number, job.attempt, job.id
+                number = next(numbers)
+                frame = order_frame(flags, number, code, attempt, task_id, limit, body, buffers)
+            except Exception as error:
+                self.unsendable.append((job, error))
+                continue
             if definition.is_async:
                 asyncs += 1
                 special.append(job)
@@ -156,13 +162,9 @@ class Worker(Process):
                 sync += 1
                 if definition.is_limited:
                     special.append(job)
-            number = next(numbers)
             job.number, job.worker = number, self
             mine[number] = job
-            load, body, buffers = job.payload
-            flags, limit = job.flags | load | definition.flags, definition.timeout or 0.0
-            code, attempt, task_id = definition.number, job.attempt, job.id
-            put(order_frame(flags, number, code, attempt, task_id, limit, body, buffers), buffers)
+            put(frame, buffers)
         self.sync += sync
         self.asyncs += asyncs
         self.sent += sync + asyncs
@@ -170,8 +172,8 @@ class Worker(Process):
 
     def _define(self, job: Job, reference: Reference) -> None:
         definition = job.definition
-        self._defined.add(definition.number)
         self.put(messages.DEFINE, definition.number, messages.pack((definition.name, reference)))
+        self._defined.add(definition.number)
 
     def cancel(self, number: int, why: Why) -> None:
         """Ask for the end of one run, now."""
@@ -201,21 +203,16 @@ class Worker(Process):
     # --- what it has done
 
     def take_ended(
-        self,
-        frames: list[Frame],
-        on_word: Callable[[Worker, Frame], None],
-        completed: list[Completion],
-        ended: list[End],
-    ) -> None:
+        self, frames: list[Frame], on_word: Callable[[Worker, Frame], None]
+    ) -> tuple[list[Completion], list[End]]:
         """The runs that have ended, of what the child said; all else goes to ``on_word``, in order.
 
-        Those that returned nothing are added to ``completed``, those of which a frame says how to
-        ``ended``. A signal handler may raise in here: called again with the same frames, it goes
-        on where it was. Runs that are not known (any more) are left out, and so is all that follows
-        something that cannot be understood, which ``nonsense`` then says. A hot loop: once for
-        every task.
+        First those that returned nothing, then those of which a frame says how. A hot loop: once
+        for every task. Runs that are not known (any more) are left out, and so is all that follows
+        something that cannot be understood, which ``nonsense`` then says.
         """
-        before = len(completed) + len(ended)
+        completed: list[Completion] = []
+        ended: list[End] = []
         jobs, span, mean = self.jobs, SPAN.unpack_from, self.mean
         runs: Iterable[tuple[int, float, float]]
         how: Frame | None
@@ -232,11 +229,13 @@ class Worker(Process):
                     on_word(self, frame)
                     continue
                 for number, started, finished in runs:
-                    if number not in jobs:
+                    job = jobs.pop(number, None)
+                    if job is None:
                         continue
-                    job = jobs[number]
-                    is_async = job.definition.is_async
-                    if not is_async:
+                    if job.definition.is_async:
+                        self.asyncs -= 1
+                    else:
+                        self.sync -= 1
                         took = finished - started
                         if not started:
                             pass  # cancelled before it began: it says nothing about durations
@@ -245,21 +244,16 @@ class Worker(Process):
                             mean += (min(took, _OUTLIER * mean + _AHEAD) - mean) * _WEIGHT
                         else:
                             mean = took
-                    # From here to append no handler can run: a run is in one of the two lists.
-                    if is_async:
-                        self.asyncs -= 1
-                    else:
-                        self.sync -= 1
-                    del jobs[number]
                     if how is None:
                         completed.append((job, None, 0, started, finished))
                     else:
                         ended.append((job, how, started, finished))
         except Exception as error:
             self.nonsense = error
-        self.done += len(completed) + len(ended) - before
+        self.done += len(completed) + len(ended)
         self.mean = mean
         self.stuck = False
+        return completed, ended
 
     def give_back(self, number: int) -> Job | None:
         """A run has not begun and will not: its job."""

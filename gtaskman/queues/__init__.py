@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gtaskman.errors import ConfigurationError
-from gtaskman.places import SERVERS, is_server
+from gtaskman.places import SERVERS, is_server, scheme_of
 from gtaskman.queues.base import TaskQueue
 from gtaskman.queues.memory import InMemoryTaskQueue
 
@@ -26,7 +26,7 @@ def connect(queue: TaskQueue | str) -> TaskQueue:
 
         return RedisTaskQueue(queue)
     raise ConfigurationError(
-        f"no queue is known under {queue!r}: there are 'memory://' and, on a server,"
+        f"no queue is known under {scheme_of(queue)}: there are 'memory://' and, on a server,"
         f" {', '.join(f'{scheme}:' for scheme in SERVERS)}",
         "url",
     )

@@ -106,7 +106,13 @@ class RedisJob(Job, gc=False, eq=False):
         return Settlement(self.id, self.token, outcome, delay=delay)
 
     def refund(self) -> Settlement:
-        """It goes back to its old place; this attempt does not count."""
+        """It goes back to its old place; this attempt does not count.
+
+        Unless a worker has died while it read the task: that counts, and the task waits behind
+        the others.
+        """
+        if self.crashes > self.losses:
+            return self.retrial(0.0)
         return Settlement(self.id, self.token, "B")
 
 

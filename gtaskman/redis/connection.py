@@ -176,6 +176,7 @@ class Connection:
 
     def _judge(self, command: str, text: str) -> None:
         """What an error means that answers one of our first words."""
+        text = text.partition(", with args")[0]  # a server without AUTH repeats the password there
         code = text.split(" ", 1)[0]
         if "max number of clients" in text:
             raise ConnectionLost("has no room for another connection", opened=False)

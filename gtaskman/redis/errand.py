@@ -47,7 +47,9 @@ class Errand:
         request: bytes,
         script: Script | None = None,
         replies: int = 1,
+        replay: float | None = None,
     ) -> None:
+        """``replay`` is for how many seconds a request that may have been done is sent again."""
         self._server = server
         self._base = base
         self._request = request
@@ -55,14 +57,19 @@ class Errand:
         self._script = script
         self._asking: Node | None = None  # who has the keys for this once
         self._losses = 0
+        self._uncertain = False  # a reply was lost: the request may have been done
         self._redirects = 0
         self._deadline: float | None = None
-        self._pause = Pause()
+        self._pause = Pause(server.longest_pause)
+        self._replay = replay
+        self._began = time.monotonic()
 
     def run(self, outcome: Any = None) -> Any:
         """The reply; ``outcome`` is what came of the first try, if there was one."""
         if outcome is None:
             outcome = self._try()
+        else:
+            self._began -= self._server.timeout  # the first try may have taken so long
         while isinstance(outcome, Exception):
             if isinstance(outcome, ConnectionLost):
                 self._endure(outcome)
@@ -75,6 +82,7 @@ class Errand:
         outage = self._server.current_outage(self._base)
         if outage is not None:
             self._wait(outage)
+        self._check_replay()
         node, self._asking = self._asking, None
         try:
             if node is not None:
@@ -86,8 +94,20 @@ class Errand:
 
     # --- away
 
+    def _check_replay(self) -> None:
+        """Raise where the server may have forgotten that it did this request."""
+        if self._uncertain and self._replay is not None:
+            seconds = time.monotonic() - self._began
+            if seconds >= self._replay:
+                raise ServerUnavailable(
+                    f"the Redis server {self._server.address} was away for {seconds:.0f} s after a"
+                    " command to which it gave no reply: the command may have been done, and is not"
+                    " sent again"
+                )
+
     def _endure(self, lost: ConnectionLost) -> None:
         self._losses += 1
+        self._uncertain = self._uncertain or lost.opened
         if not lost.opened or lost.silent:
             self._wait(self._server.outage(self._base, lost))
         elif self._losses > 1:  # the server is there, and yet we never get a reply

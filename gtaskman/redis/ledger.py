@@ -28,6 +28,8 @@ _Item = TypeVar("_Item")
 
 BATCH = 128  # the most that one script takes or gives
 BATCH_BYTES = 4 * 1024 * 1024  # of envelopes or results in one script
+KEPT = 10.0  # seconds that the scripts keep a finished record at least
+_MARGIN = 1.0  # seconds that a command may be on its way
 _ROUND = 0.25  # seconds that replicas are waited for with one command
 LONGEST_REASON = 4096  # characters of the reason of a cancel
 LONGEST_KEY = 48  # bytes of a unique key that are kept as they are; a longer one is hashed
@@ -197,7 +199,9 @@ class Ledger:
 
         That is its own id, if it waits or runs already, or the id of the one that holds its unique
         key. A finished record of the id is replaced. ``request`` is a short text, another one for
-        each call: under the same one nothing is added twice, and the answers are the same.
+        each call: under the same one nothing is added twice, and the answers are the same, while
+        the records are kept. What may have been done is not sent again after that time: then it
+        raises :class:`ServerUnavailable`, as when patience is over.
         Returns when ``replicas`` of the server have them as well; raises
         :class:`ServerUnavailable` when they have not before its patience is over.
         """
@@ -206,7 +210,10 @@ class Ledger:
             args: list[Any] = [request, len(answers)]
             for entry in batch:
                 args += _arguments(entry)
-            reply = self._script(scripts.ENQUEUE, *args)
+            # The server knows a request by the records that it made.
+            kept = max(KEPT, min(entry.result_ttl for entry in batch))
+            replay = kept - _MARGIN
+            reply = self.server.script(scripts.ENQUEUE, self.base, *args, replay=replay)
             if replicas:
                 self._await_replicas(args, replicas)
             answers += [None if each == 1 else each.decode() for each in reply]

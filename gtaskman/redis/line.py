@@ -22,6 +22,7 @@ from gtaskman.errors import GTaskmanError, ServerUnavailable
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import client_channel, queues_key
 from gtaskman.redis.ledger import Ledger
+from gtaskman.redis.outage import Pause
 from gtaskman.redis.record import KINDS, Record, parts
 from gtaskman.redis.server import Server
 
@@ -120,6 +121,7 @@ class Line:
 
     def _attend(self, wanted: weakref.ref[RemoteHandle], progress: bool) -> None:
         """Until the server has been asked, or nobody wants to know any more."""
+        pause = Pause()
         while (handle := wanted()) is not None and not handle.done() and not self._closed:
             try:
                 self.listen(handle.queue)
@@ -127,6 +129,7 @@ class Line:
                 return
             except ServerUnavailable:
                 del handle  # its waiter may have given up meanwhile
+                gevent.sleep(pause.next())
             except GTaskmanError as error:
                 log.warning("task %s cannot be asked for: %s", handle.id, error)
                 gevent.sleep(1.0)

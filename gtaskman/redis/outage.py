@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gtaskman.redis.server import Server
 
 _FIRST_PAUSE = 0.05  # seconds; doubled up to
-_LONGEST_PAUSE = 1.0
+LONGEST_PAUSE = 1.0  # seconds
 
 
 class Outage:
@@ -78,14 +78,15 @@ class Outage:
 class Pause:
     """How long to wait before the next try: longer and longer, and never as long as others do."""
 
-    def __init__(self) -> None:
-        self._seconds = _FIRST_PAUSE
+    def __init__(self, longest: float = LONGEST_PAUSE) -> None:
+        self._longest = longest
+        self._seconds = min(_FIRST_PAUSE, longest)
         self._ended = 0.0
 
     def next(self) -> float:
         """Seconds."""
         seconds = self._seconds
-        self._seconds = min(2 * seconds, _LONGEST_PAUSE)
+        self._seconds = min(2 * seconds, self._longest)
         return seconds * random.uniform(0.5, 1.0)
 
     def ended(self) -> None:
@@ -94,5 +95,5 @@ class Pause:
 
     def resume(self) -> None:
         """Begin again, unless the last time has hardly ended: then it goes on."""
-        if time.monotonic() - self._ended > 5 * _LONGEST_PAUSE:
-            self._seconds = _FIRST_PAUSE
+        if time.monotonic() - self._ended > 5 * self._longest:
+            self._seconds = min(_FIRST_PAUSE, self._longest)

@@ -5,13 +5,14 @@ Nothing here talks to a server.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gtaskman.errors import PayloadError
-from gtaskman.report import DEFAULT_TARGET, Failure, FailureKind, Report, TaskStatus
+from gtaskman.report import DEFAULT_TARGET, Failure, FailureKind, Report, TaskStatus, printable
 
 LETTERS = {
     TaskStatus.WAITING: "W",
@@ -135,20 +136,25 @@ _decoder = msgspec.msgpack.Decoder(_Told)
 
 def end_of(report: Report) -> bytes:
     """A report as bytes, without its id, name, kind, status and result; of a running task too."""
-    return _encoder.encode(
-        _Told(
-            report.created_at,
-            report.message,
-            _number(report.completed),
-            _number(report.target),
-            report.error,
-            report.started_at,
-            report.finished_at,
-            report.attempt,
-            report.worker,
-            report.revision,
-            report.result_size,
-        )
+    try:
+        return _encoder.encode(_told(report))
+    except UnicodeEncodeError:
+        return _encoder.encode(_told(printable(report)))
+
+
+def _told(report: Report) -> _Told:
+    return _Told(
+        report.created_at,
+        report.message,
+        _number(report.completed),
+        _number(report.target),
+        report.error,
+        report.started_at,
+        report.finished_at,
+        report.attempt,
+        report.worker,
+        report.revision,
+        report.result_size,
     )
 
 
@@ -156,7 +162,10 @@ def _number(value: float) -> float:
     """As the task gave it where MessagePack has it: an int of 64 bits, or a float."""
     if type(value) is int and -(2**63) <= value < 2**63:
         return value
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond all floats
+        return sys.float_info.max if value > 0 else -sys.float_info.max
 
 
 def report_of(record: Record, result_decoder: Decoder) -> Report:

@@ -26,10 +26,11 @@ from hiredis import ReplyError
 
 from gtaskman.errors import GTaskmanError, ServerError
 from gtaskman.redis.address import Address, Node
+from gtaskman.redis.confirming import Confirming
 from gtaskman.redis.connection import Connection, ConnectionLost, pack
 from gtaskman.redis.errand import Errand, why_away
 from gtaskman.redis.link import Link
-from gtaskman.redis.outage import Outage, Pause
+from gtaskman.redis.outage import LONGEST_PAUSE, Outage, Pause
 from gtaskman.redis.scripts import Script
 from gtaskman.redis.subscriber import Subscriber, Subscription
 from gtaskman.redis.topology import Topology, topology_of
@@ -43,12 +44,22 @@ class Server:
     It is of the thread that uses it first, and goes with that.
 
     ``patience`` is how many seconds a call waits while the server is away, for ever if None.
+    ``longest_pause`` is how many seconds it waits at most before it sends a command again to a
+    server that is there, and whose replies get lost: less than a lease for those that hold one.
     """
 
-    def __init__(self, address: Address | str, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        address: Address | str,
+        patience: float | None = None,
+        longest_pause: float = LONGEST_PAUSE,
+    ) -> None:
         self.address = Address.parse(address) if isinstance(address, str) else address
         self.patience = patience
-        self._timeout = min(self.address.timeout, patience or self.address.timeout)
+        self.longest_pause = longest_pause
+        self.timeout = min(  # seconds that a reply may take
+            self.address.timeout, patience or self.address.timeout
+        )
         self._on_away: list[Callable[[str], object]] = []
         self._on_back: list[Callable[[float], object]] = []
         self._forked = False
@@ -63,6 +74,8 @@ class Server:
         self._outages: dict[str, Outage] = {}  # by what is away together
         self._pauses: dict[str, Pause] = {}
         self._subscribers: dict[str, Subscriber] = {}
+        self._confirming: dict[str, Confirming] = {}  # by base
+        self._aside: Server | None = None  # for what keeps a connection busy
 
     # --- asking
 
@@ -74,13 +87,21 @@ class Server:
         """
         return self._ask(base, pack(words))
 
-    def script(self, script: Script, base: str, *args: str | bytes | float) -> Any:
+    def script(
+        self,
+        script: Script,
+        base: str,
+        *args: str | bytes | float,
+        replay: float | None = None,
+    ) -> Any:
         """Run a script with ``base`` as its key; gives its reply, and raises as :meth:`call`.
 
-        It may be run twice. There must be no key of just that name: a cluster then lets no script
-        run on a queue whose keys are on their way from one node to another, until all are there.
+        It may be run twice. What may have been run is sent again for ``replay`` seconds at most
+        (None: as long as patience lasts), then :class:`ServerUnavailable` is raised. There must be
+        no key of just the name ``base``: a cluster then lets no script run on a queue whose keys
+        are on their way from one node to another, until all are there.
         """
-        return self._ask(base, pack(("EVALSHA", script.sha, 1, base, *args)), script)
+        return self._ask(base, pack(("EVALSHA", script.sha, 1, base, *args)), script, replay)
 
     def replicated(
         self,
@@ -94,24 +115,44 @@ class Server:
         many seconds, or as soon as it is ``replicas``.
 
         The script is sent once more together with the question, so that it cannot be put to a
-        server that has taken the other's place since and lacks it.
+        server that has taken the other's place since and lacks it. It goes over a connection of
+        its own, so that other calls do not wait.
         """
-        again = pack(("EVAL", script.source, 1, base, *args))
-        question = pack(("WAIT", replicas, int(seconds * 1000)))
-        return int(Errand(self, base, again + question, replies=2).run())
+        confirming = self._confirming.get(base)
+        if confirming is None:
+            aside = self._make_aside()
 
-    def _ask(self, base: str, request: bytes, script: Script | None = None) -> Any:
+            def ask(request: bytes, count: int) -> int:
+                return int(Errand(aside, base, request, replies=count).run())
+
+            confirming = self._confirming[base] = Confirming(ask)
+        again = pack(("EVAL", script.source, 1, base, *args))
+        return confirming.found(again, replicas, seconds)
+
+    def _make_aside(self) -> Server:
+        if self._aside is None:
+            self._aside = Server(self.address, self.patience, self.longest_pause)
+            self._aside._adopt()
+        return self._aside
+
+    def _ask(
+        self,
+        base: str,
+        request: bytes,
+        script: Script | None = None,
+        replay: float | None = None,
+    ) -> Any:
         if get_hub() is not self._hub:
             self._adopt()
         link = self._links.get(base)
         if link is None or self._outages:
-            return Errand(self, base, request, script).run()
+            return Errand(self, base, request, script, replay=replay).run()
         try:
             outcome = link.call(request)
         except ConnectionLost as lost:
             outcome = lost
         if isinstance(outcome, Exception):
-            return Errand(self, base, request, script).run(outcome)
+            return Errand(self, base, request, script, replay=replay).run(outcome)
         return outcome
 
     def _adopt(self) -> None:
@@ -176,14 +217,17 @@ class Server:
 
     def close(self) -> None:
         """Let go of all connections; calls that are under way raise :class:`ServerUnavailable`."""
-        links, outages, subscribers, topology = (
+        links, outages, subscribers, topology, aside = (
             list(self._nodes.values()),
             list(self._outages.values()),
             list(self._subscribers.values()),
             self._topology,
+            self._aside,
         )
         self._hub = None
         self._begin()
+        if aside is not None:
+            aside.close()
         for subscriber in subscribers:
             subscriber.close()
         for outage in outages:
@@ -228,12 +272,12 @@ class Server:
         """The link to a node."""
         link = self._nodes.get(node)
         if link is None:
-            link = self._nodes[node] = Link(node, self.address.login, self._timeout)
+            link = self._nodes[node] = Link(node, self.address.login, self.timeout)
         return link
 
     def connect(self, base: str) -> Connection:
         """A connection of one's own to the node that has ``base``."""
-        return Connection(self._topology.locate(base), self.address.login, self._timeout)
+        return Connection(self._topology.locate(base), self.address.login, self.timeout)
 
     def locate(self, base: str) -> Node:
         """The node that has ``base``, as far as is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
-from gtaskman.places import SERVERS, is_server
+from gtaskman.places import SERVERS, is_server, scheme_of
 from gtaskman.storages.archivist import Archivist
 from gtaskman.storages.base import TaskStorage
 from gtaskman.storages.memory import InMemoryTaskStorage
@@ -28,7 +28,7 @@ def connect(storage: TaskStorage | str | None, config: Configuration) -> TaskSto
 
         return RedisTaskStorage(storage)
     raise ConfigurationError(
-        f"no storage is known under {storage!r}: there are 'memory://' and, on a server,"
+        f"no storage is known under {scheme_of(storage)}: there are 'memory://' and, on a server,"
         f" {', '.join(f'{scheme}:' for scheme in SERVERS)}",
         "storage",
     )

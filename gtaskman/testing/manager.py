@@ -120,9 +120,8 @@ class EagerManager(TaskManager):
 
     def on_completed(self, completed: list[Completion]) -> None:
         """Tasks have returned."""
-        self.batches += 1
+        self.on_batch()
         super().on_completed(completed)
-        self.batches -= 1
         self.on_batch_end()
         self.events.tell()
 

@@ -11,6 +11,7 @@ import time
 import gevent
 import pytest
 from gevent import socket as cooperative
+from rawclient import frame, hello
 from scenarios import tasks, work
 from scenarios.control import fate
 from scenarios.stage import wait_until
@@ -51,14 +52,6 @@ def sender(site):
     yield send
     for program in made:
         program.kill()
-
-
-def frame(kind, number=0, body=b"", flags=0):
-    return head(kind, flags, number, len(body)) + body
-
-
-def hello(version=messages.VERSION):
-    return frame(messages.HELLO, body=messages.pack(messages.Hello(version, 1, "test", "n")))
 
 
 def knock(site, *data):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import resource
+
 import pytest
 from scenarios import work
 from scenarios.control import fate
-from worlds import PATIENCE, wait_until
+from worlds import PATIENCE, parent_of, wait_until
 
 import gtaskman
+from gtaskman.pool import worker as pool_worker
 from gtaskman.task import Definition
 from gtaskman.wire.messages import payload_limit
 
@@ -101,3 +105,76 @@ def test_a_worker_notes_a_large_order_before_it_reads_it(make_manager):
     slate = worker._slate
     wait_until(lambda: slate.received() >= 1)
     assert slate.arriving() == slate.received()
+
+
+def memory_for_workers(manager, more):
+    """Let workers that are forked from now on map ``more`` bytes beside what they have."""
+    template = parent_of(pid_of_worker(manager))
+    with open(f"/proc/{template}/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.prlimit(template, resource.RLIMIT_AS)
+    resource.prlimit(template, resource.RLIMIT_AS, (mapped + more, hard))
+
+
+@KINDS
+def test_arguments_that_no_worker_has_memory_for_are_given_up_as_poison(make_manager, kind):
+    # given workers with little memory
+    manager = make_manager(max_processes=1)
+    memory_for_workers(manager, 100 * MIB)
+    os.kill(pid_of_worker(manager), 9)
+    # when a task comes that none of them can read, with others behind it
+    poison = manager.submit(work.of(kind, "echo"), bytes(200 * MIB))
+    others = [manager.submit(work.of(kind, "add"), number, 1) for number in range(10)]
+    # then it fails when it has taken as many workers with it as a task may, and says why,
+    error = fate(poison)
+    assert isinstance(error, gtaskman.WorkerCrashed), error
+    assert "while it read the arguments (209," in error.message
+    assert "taken 3 workers" in error.message
+    # and the others, which had not begun, run as if nothing had happened.
+    assert [each.get(timeout=PATIENCE) for each in others] == list(range(1, 11))
+    assert {each.report.attempt for each in others} == {1}
+
+
+@KINDS
+def test_a_worker_killed_while_it_reads_a_task_costs_the_task_nothing(make_manager, kind):
+    # given a worker that reads nothing, and a large task on its way to it
+    manager = make_manager(max_processes=1)
+    pid = pid_of_worker(manager)
+    (worker,) = manager._pool._workers.values()
+    os.kill(pid, 19)
+    data = bytes(4 * MIB)
+    handle = manager.submit(work.of(kind, "echo"), data)
+    # when it is killed in the middle of it: it had begun to read, as its page says
+    worker._slate.arrive(handle._job.number)
+    os.kill(pid, 9)
+    # then the task runs elsewhere, as if nothing had happened
+    assert handle.get(timeout=PATIENCE) == data
+    assert handle.report.attempt == 1
+
+
+@KINDS
+def test_a_task_of_which_no_order_can_be_made_fails_alone(make_manager, kind, monkeypatch):
+    # given a task that the wire cannot carry, whatever the reason, between others
+    def order_frame(flags, number, target, attempt, task_id, *rest):
+        if task_id == "unfit":
+            raise OverflowError("too much of something")
+        return original(flags, number, target, attempt, task_id, *rest)
+
+    original = pool_worker.order_frame
+    monkeypatch.setattr(pool_worker, "order_frame", order_frame)
+    manager = make_manager(max_processes=1)
+    pid = pid_of_worker(manager)
+    add = work.of(kind, "add").with_options(retries=5, backoff=0)
+    manager.pause()
+    before = [manager.submit(add, number, 1) for number in range(5)]
+    unfit = manager.submit(add.with_id("unfit", 1, 1))
+    after = [manager.submit(add, number, 1) for number in range(5)]
+    manager.resume()
+    # then it fails, once, with what is wrong, and nothing else does
+    error = fate(unfit)
+    assert isinstance(error, gtaskman.TaskFailed)
+    assert error.exc_type == "gtaskman.errors.PayloadError"
+    assert "cannot be sent to a worker: OverflowError: too much of something" in error.message
+    assert unfit.report.attempt == 1
+    assert [each.get(timeout=PATIENCE) for each in before + after] == [*range(1, 6)] * 2
+    assert pid_of_worker(manager) == pid

@@ -69,6 +69,18 @@ def test_a_worker_is_replaced_after_so_many_tasks(world, kind, most):
 
 
 @UNPATCHED
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("limit", pooling.LIMITS)
+def test_no_more_tasks_and_processes_than_the_limit_while_workers_are_replaced(world, limit, most):
+    world.run(pooling.never_more_than_the_limit, timeout=90, limit=limit, most=most)
+
+
+@UNPATCHED
+def test_an_idle_worker_is_replaced_when_it_is_old(world):
+    world.run(pooling.an_idle_worker_reaches_its_age)
+
+
+@UNPATCHED
 def test_the_replacement_is_there_before_the_old_one_goes(world):
     slowest = world.run(pooling.replacement_overlaps)
 
@@ -87,7 +99,7 @@ def test_a_worker_is_replaced_when_it_is_large(world):
 
 @UNPATCHED
 def test_a_worker_finishes_what_it_has_begun_before_it_goes(world):
-    world.run(pooling.a_long_task_outlives_its_replacement)
+    play(world, pooling.a_long_task_at_the_limit_of_its_worker, KINDS)
 
 
 @UNPATCHED

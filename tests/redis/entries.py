@@ -11,9 +11,9 @@ LEASE = 10.0  # seconds, of all owners
 class TwiceServer(Server):
     """Runs each script twice, as if the first reply had been lost on its way."""
 
-    def script(self, script, base, *args):
-        super().script(script, base, *args)
-        return super().script(script, base, *args)
+    def script(self, script, base, *args, **options):
+        super().script(script, base, *args, **options)
+        return super().script(script, base, *args, **options)
 
 
 def entry(task_id, **values):

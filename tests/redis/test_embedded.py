@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -12,11 +14,12 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.monkey import get_original
 from servers import BINARIES
 from worlds import PATIENCE, alive, every_process, parent_of, wait_until
 
 from gtaskman.errors import ConfigurationError, ServerError, ServerUnavailable
-from gtaskman.redis import embedded
+from gtaskman.redis import embedded, keeper
 from gtaskman.redis.server import Server
 
 BASE = "gtm:{test:queue}"
@@ -340,3 +343,23 @@ def test_patience(directory):
     os.kill(pid, signal.SIGCONT)
     server.close()
     wait_until(lambda: gone(directory))
+
+
+def test_a_server_that_hangs_with_a_full_backlog_stops_no_one(tmp_path):
+    path = str(tmp_path / "s.sock")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        for _ in range(8):  # it accepts none of them
+            one = stack.enter_context(socket.socket(socket.AF_UNIX))
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(path)
+        looking = get_original("threading", "Thread")(target=keeper.listens, args=(path,))
+        looking.daemon = True
+        looking.start()
+        looking.join(PATIENCE)
+        assert not looking.is_alive()
+        assert keeper.listens(path)
+    assert not keeper.listens(str(tmp_path / "none"))

@@ -11,6 +11,7 @@ import traceback
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.server import StreamServer
 from servers import Proxy, RunningServer, any_kind, certificates, each_kind, tls_kind
 from worlds import PATIENCE, run_python, wait_until
 
@@ -116,6 +117,20 @@ def test_a_script_is_loaded_when_the_server_does_not_have_it(running, connect):
     assert server.script(READ, BASE) == 299
 
 
+def test_a_server_that_repeats_a_password_in_an_error_is_not_quoted(connect):
+    def answer(sock, _where):
+        sock.recv(4096)
+        sock.sendall(b"-ERR unknown command 'AUTH', with args beginning with: 's3cretpw'\r\n")
+
+    listener = StreamServer(("127.0.0.1", 0), answer)
+    listener.start()
+    with pytest.raises(ServerError) as caught:
+        connect(f"redis://:s3cretpw@127.0.0.1:{listener.server_port}").call(BASE, "PING")
+    assert "refuses the user and password" in str(caught.value)
+    assert "s3cretpw" not in str(caught.value)
+    listener.stop()
+
+
 @pytest.mark.parametrize("kind", each_kind())
 def test_a_unix_socket_and_a_password(kind, connect):
     with RunningServer(kind, unix=True, password="p@ss:/?#%") as running:
@@ -214,6 +229,45 @@ def test_every_reply_may_be_lost_now_and_then(proxy, any_running, connect, caplo
     assert members(any_running) == set(range(500))
     assert proxy.lost > 5
     assert not caplog.records  # the server was there all the time
+
+
+def test_what_may_have_been_done_is_sent_again_for_a_while_only(proxy, any_running, connect):
+    server = connect(proxy.url, patience=PATIENCE)
+    server.script(ADD, BASE, 0, replay=0.0)  # its reply comes
+    proxy.lose(1)
+    proxy_of = gevent.spawn(server.script, ADD, BASE, 1, replay=0.0)
+    with pytest.raises(ServerUnavailable, match="may have been done"):
+        proxy_of.get(timeout=PATIENCE)
+    assert members(any_running) == {0, 1}
+
+
+def test_what_was_never_sent_is_sent_however_late(proxy, any_running, connect):
+    server = connect(proxy.url, patience=PATIENCE)
+    server.call(BASE, "PING")
+    proxy.refuse()
+    with pytest.raises(ServerUnavailable):
+        connect(proxy.url, patience=0.1).script(ADD, BASE, 1, replay=0.0)
+    late = connect(proxy.url, patience=PATIENCE)
+    sender = gevent.spawn(late.script, ADD, BASE, 2, replay=0.0)
+    wait_until(lambda: late.away, PATIENCE)
+    proxy.accept()
+    assert sender.get(timeout=PATIENCE) == 1
+    assert members(any_running) == {2}
+
+
+def test_the_pause_before_a_command_is_sent_again_has_a_limit(proxy, connect, monkeypatch):
+    pauses = []
+    sleep = gevent.sleep
+    monkeypatch.setattr(
+        "gtaskman.redis.errand.gevent.sleep", lambda s: (pauses.append(s), sleep(s))
+    )
+    server = connect(proxy.url, longest_pause=0.06)
+    server.call(BASE, "PING")
+    proxy.lose(8)
+    server.script(ADD, BASE, 1)
+    own = [each for each in pauses if each > 0.005]  # the proxy sleeps too
+    assert len(own) >= 6
+    assert max(own) <= 0.06
 
 
 def test_a_slow_way_mixes_nothing_up(proxy, connect):

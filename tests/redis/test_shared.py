@@ -483,8 +483,9 @@ def scene_client(scene):
     return scene.client(patience=0.5)
 
 
-def test_a_wait_ends_in_time_while_the_server_is_away(frail):
-    client = frail.client(replies=False)
+@pytest.mark.parametrize("patience", [PATIENCE, 0])
+def test_a_wait_ends_in_time_while_the_server_is_away(frail, patience):
+    client = frail.client(replies=False, patience=patience)
     handle = client.submit(sharing.double, 1)
     frail.running.kill9()
     waiter = gevent.spawn(handle.wait, SHORT)

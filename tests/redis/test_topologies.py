@@ -8,10 +8,12 @@ import gevent
 import pytest
 import redis
 from entries import entry
+from gevent.event import Event
 from servers import KINDS, Cluster, RunningServer, Sentinels, any_kind, each_kind
 from worlds import PATIENCE, wait_until
 
 from gtaskman.errors import ServerError, ServerUnavailable
+from gtaskman.redis.confirming import Confirming
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.scripts import Script
 from gtaskman.redis.server import Server
@@ -264,3 +266,41 @@ def test_who_waits_for_more_replicas_than_there_are_is_told_so(replicated):
         ledger.enqueue([entry("rarely lost")], "request", replicas=2)
     assert ledger.counts().waiting == 1
     server.close()
+
+
+def test_others_do_not_wait_for_replicas_that_are_not_there(replicated):
+    server = Server(replicated[0].url, patience=10)
+    ledger = Ledger(server, "tests", "replicated")
+    ledger.counts()
+    sending = [
+        gevent.spawn(ledger.enqueue, [entry(f"task{n}")], f"request{n}", replicas=2)
+        for n in range(100)
+    ]
+    wait_until(lambda: ledger.counts().waiting == 100, PATIENCE)
+    for _ in range(10):
+        ledger.counts()
+    assert not any(each.ready() for each in sending)
+    gevent.killall(sending)
+    assert ledger.enqueue([entry("another")], "another", replicas=1) == [None]
+    server.close()
+
+
+def test_those_who_wait_for_replicas_share_a_question():
+    asked, free = [], Event()
+
+    def ask(commands, count):
+        asked.append((commands, count))
+        free.wait()
+        return 1
+
+    confirming = Confirming(ask)
+    waiting = [gevent.spawn(confirming.found, b"0", 1, 0.25)]
+    wait_until(lambda: asked, PATIENCE)
+    waiting += [gevent.spawn(confirming.found, b"%d" % n, n, 0.25) for n in range(1, 6)]
+    gevent.sleep(0)
+    waiting[-1].kill()
+    free.set()
+    gevent.joinall(waiting[:-1], timeout=PATIENCE, raise_error=True)
+    assert [count for _, count in asked] == [2, 6]
+    assert asked[1][0].startswith(b"12345")
+    assert b"\r\n5\r\n" in asked[1][0]  # the most that any of them wants

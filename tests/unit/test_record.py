@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +117,22 @@ def test_progress_is_a_report_too():
 def test_a_damaged_record_is_told_by_its_id(end):
     with pytest.raises(PayloadError, match="'mine' is damaged"):
         read(record(body_of(end, b""), st="C"))
+
+
+def test_lone_surrogates_in_texts_are_kept_as_escapes():
+    failure = Failure(FailureKind.ERROR, "no \udce9", "my.\udce9", "frame \udce9")
+    failed = Report("mine", "tests.name", "sync", TaskStatus.FAILED, 1.0, "\udce9", error=failure)
+    read_again = report_of(record(body_of(end_of(failed), b""), st="F"), None)
+    assert read_again.message == r"\udce9"
+    assert read_again.error == Failure(
+        FailureKind.ERROR, r"no \udce9", r"my.\udce9", r"frame \udce9"
+    )
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_a_number_beyond_all_floats_is_the_largest_float(number):
+    made = Report("mine", "tests.name", "sync", TaskStatus.PROCESSING, 1.0, "", number, number)
+    blob = end_of(made)
+    back = report_of(record(pg="")._replace(status="P", progress=blob), None)
+    assert abs(back.completed) == sys.float_info.max
+    assert (back.completed > 0) is (number > 0)

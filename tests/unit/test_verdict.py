@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gtaskman.pool.verdict import Verdict, judge
+from gtaskman.pool.verdict import Traces, Verdict, judge
 
 pytestmark = pytest.mark.quick
 
 U, B, S, C = Verdict.UNTOUCHED, Verdict.BYSTANDER, Verdict.SUSPECT, Verdict.CULPRIT
+R = Verdict.UNREAD
 
 # Each case: given tasks with these numbers, if the worker was at `running`, had begun up to `begun`
 # and read up to `received`, and was killed for the sake of `culprits`: expect these verdicts.
@@ -43,6 +44,12 @@ SYNC = {
     ),
     "others had run between": ([3, 8], {"running": 8, "begun": 8, "received": 8}, [B, S]),
 }
+LARGE = {
+    "being read": ([1], {"arriving": 1}, [R]),
+    "being read behind others": ([1, 2, 3], {"received": 1, "arriving": 2}, ["?", R, U]),
+    "read to its end": ([1, 2], {"received": 1, "arriving": 1}, ["?", U]),
+    "killed for another's sake": ([5, 6], {"arriving": 6, "culprits": (9,)}, [U, U]),
+}
 # The same for async tasks, which run side by side.
 ASYNC = {
     "all that were read": ([1, 2], {"received": 2}, [S, S]),
@@ -54,8 +61,8 @@ ASYNC = {
 }
 
 
-def verdicts(jobs, running=0, begun=0, received=0, culprits=()):
-    judged = judge(iter(jobs), running, begun, received, culprits)
+def verdicts(jobs, culprits=(), **traces):
+    judged = judge(iter(jobs), Traces(**traces), culprits)
     assert [job for job, _ in judged] == jobs
     return [verdict for _, verdict in judged]
 
@@ -69,6 +76,14 @@ def test_sync_tasks(make_job, numbers, slate, expected):
 def test_async_tasks(make_job, numbers, slate, expected):
     jobs = [make_job(kind="async", number=each) for each in numbers]
     assert verdicts(jobs, **slate) == expected
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(("numbers", "slate", "expected"), LARGE.values(), ids=LARGE)
+def test_large_orders(make_job, kind, numbers, slate, expected):
+    # One that was read to its end had begun, if it is async.
+    expected = [{"sync": U, "async": S}[kind] if each == "?" else each for each in expected]
+    assert verdicts([make_job(kind=kind, number=each) for each in numbers], **slate) == expected
 
 
 def test_both_kinds_are_judged_each_in_its_way(make_job):

@@ -29,7 +29,7 @@ from gtaskman.config import Configuration
 from gtaskman.default import DEFAULT_URL
 from gtaskman.errors import ConfigurationError
 from gtaskman.fields import declared
-from gtaskman.places import is_elsewhere
+from gtaskman.places import is_elsewhere, scheme_of
 
 GTASKMAN, TASKS = "GTASKMAN", "TASKS"
 SITE = "gtaskman.contrib.django.site"
@@ -173,8 +173,8 @@ def _url(where: str, url: Any) -> str:
         return os.environ.get("GTASKMAN_URL") or DEFAULT_URL
     if not is_elsewhere(url) and not (isinstance(url, str) and url.startswith("memory:")):
         raise ConfigurationError(
-            f"{where}: url={url!r:.80} leads nowhere: give memory://, unix:///path.sock or the URL"
-            " of a server, such as redis://localhost:6379/0",
+            f"{where}: url={scheme_of(url)} leads nowhere: give memory://, unix:///path.sock or"
+            " the URL of a server, such as redis://localhost:6379/0",
             "url",
         )
     return str(url)

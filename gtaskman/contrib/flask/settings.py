@@ -21,7 +21,7 @@ from gtaskman import default
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
 from gtaskman.fields import declared
-from gtaskman.places import is_elsewhere
+from gtaskman.places import is_elsewhere, scheme_of
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -125,7 +125,7 @@ def _url(value: Any) -> str | None:
         return url
     if not is_elsewhere(url):
         raise ConfigurationError(
-            f"{URL}: {url!r:.80} leads nowhere: give memory:// or the URL of a server, such as"
+            f"{URL}: {scheme_of(url)} leads nowhere: give memory:// or the URL of a server, such as"
             " redis://localhost:6379/0",
             URL,
         )

@@ -23,6 +23,8 @@ local function hand_over(id, kind, ttl, envelope)
   -- Only to one that has been heard of lately: one that hangs would keep it for its whole lease.
   if not deadline or tonumber(deadline) - NOW < HEARD * tonumber(state[5] or 0) then return end
   local token = S(math.max(US, tonumber(state[4] or 0) + 1))
+  -- A server that refuses writes does so at the first one: that stands before the message.
+  call('HSET', STATE, 'tok', token)
   local message = 't ' .. token .. ' ' .. S(left) .. ' ' .. ttl .. ' ' .. id .. '\n' .. envelope
   if call('PUBLISH', B .. ':m:' .. owner, message) == 0 then return end
   if left > 0 then
@@ -30,7 +32,6 @@ local function hand_over(id, kind, ttl, envelope)
   else
     call('ZREM', B .. ':id' .. kind, owner)
   end
-  call('HSET', STATE, 'tok', token)
   return owner, token
 end
 

@@ -1,7 +1,7 @@
 -- Keeps a report in a storage.
 -- ARGV: request, insert (1) or update (0), id status name kind revision keep_ms body
 -- Gives 1, or 0: for an update, the task is unknown or has ended, or its report is no older.
--- Sent again: an insert begins anew again; an update finds its own request.
+-- Sent again: a record knows the request that wrote it last.
 
 local request, insert = ARGV[1], ARGV[2] == '1'
 local id, status, name, kind, revision, keep, body = unpack(ARGV, 3)
@@ -10,9 +10,9 @@ local OPEN = {W = 'wx', P = 'run'}
 local function index(letter) return B .. ':' .. (OPEN[letter] or 'x' .. letter) end
 
 local known = call('HMGET', T(id), 'st', 'rev', 'q', 'rq')
+if known[4] == request then return 1 end
 if not insert then
   if not known[1] then return 0 end
-  if known[4] == request then return 1 end
   if not OPEN[known[1]] or tonumber(known[2]) >= tonumber(revision) then return 0 end
 end
 if known[1] then call('ZREM', index(known[1]), id) end

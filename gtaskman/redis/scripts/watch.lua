@@ -21,7 +21,8 @@ local function register(id)
     end
   end
   others[#others + 1] = (wanted and '+' or '') .. channel
-  call('HSET', T(id), 'w', table.concat(others, ' '))
+  local all = table.concat(others, ' ')
+  if all ~= known then call('HSET', T(id), 'w', all) end
 end
 
 local records, size = {}, 0

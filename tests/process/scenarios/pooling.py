@@ -6,11 +6,11 @@ import collections
 import time
 
 import gevent
-from worlds import alive
+from worlds import alive, children_of, parent_of
 
 import gtaskman
 from scenarios import stage, work
-from scenarios.control import LONG, QUICK, assert_empty, fate, play, running
+from scenarios.control import LONG, QUICK, assert_empty, fate, lines, play, running, scratch
 from scenarios.stage import PATIENCE, wait_until
 
 
@@ -220,6 +220,67 @@ def replacement_by_tasks(kind, most, start_method="zygote"):
         assert_empty(manager)
 
 
+LIMITS = {
+    "tasks 1": {"max_tasks_per_process": 1},
+    "tasks 2": {"max_tasks_per_process": 2},
+    "tasks 7": {"max_tasks_per_process": 7},
+    "age": {"max_age": 0.1},
+    "memory": {"max_rss": 2**20},  # less than any worker has
+    "all": {"max_tasks_per_process": 3, "max_age": 0.1, "max_rss": 2**20},
+}
+
+
+def never_more_than_the_limit(limit, most):
+    """Neither of tasks nor, but for one replacement, of processes, while workers are replaced."""
+    path = scratch()
+    with stage.manager(
+        min_processes=1, max_processes=most, prefetch=3, max_jobs_per_process=4, **LIMITS[limit]
+    ) as manager:
+        template = None
+        handles, alive_at_once = [], 0
+        for number in range(40):
+            kind = "async" if number % 4 == 3 else "sync"
+            seconds = 0.3 if number % 8 in (0, 3) else 0.01
+            handles.append(manager.submit(work.of(kind, "stay"), path, seconds))
+        while not all(each.done() for each in handles):
+            pids = manager.pids()
+            template = template or (pids and parent_of(pids[0]))
+            if template:
+                alive_at_once = max(alive_at_once, len(children_of(template)))
+            gevent.sleep(0.002)
+        pids = set(results(handles))
+        assert len(pids) > most, "no worker was replaced"
+        assert most_at_once(lines(path)) <= most
+        assert alive_at_once <= most + 1
+        stats = manager.stats()["pool"]
+        assert alive_at_once <= stats["peak_processes"] <= most + 1
+        assert stats["max_processes"] == most
+        assert_empty(manager)
+
+
+def most_at_once(marks):
+    """How many sync tasks ran at the same time at most, by their begins and ends."""
+    now = most = 0
+    moments = sorted((float(at), what) for what, at in (each.split() for each in marks))
+    for _, what in moments:
+        now += 1 if what == "begin" else -1
+        most = max(most, now)
+    return most
+
+
+def an_idle_worker_reaches_its_age():
+    """It is replaced although no task comes, and one beyond those that are kept just ends."""
+    with stage.manager(min_processes=1, max_processes=2, max_age=1.0, ttl=60) as manager:
+        naps = [manager.submit(work.nap, 0.2) for _ in range(2)]
+        old = {running(each) for each in naps}
+        assert len(old) == 2
+        results(naps)
+        wait_until(lambda: manager.pids() and not old & set(manager.pids()))
+        wait_until(lambda: not any(map(alive, old)))
+        assert manager.submit(work.whoami).get(timeout=PATIENCE) not in old
+        wait_until(lambda: len(manager.pids()) == 1)
+
+
 def replacement_overlaps():
     """While one is replaced, somebody is always there."""
     with stage.manager(max_processes=1, max_tasks_per_process=8) as manager:
@@ -255,17 +316,23 @@ def replacement_by_memory():
         assert manager.submit(work.whoami).get(timeout=PATIENCE) != old
 
 
-def a_long_task_outlives_its_replacement():
-    """A worker that has reached its limit finishes what it has begun."""
+def a_long_task_at_the_limit_of_its_worker(kind):
+    """A worker that has reached its limit finishes what it has begun.
+
+    Its replacement runs async tasks meanwhile, but no sync task beside its own.
+    """
     with stage.manager(max_processes=1, max_tasks_per_process=2, prefetch=1) as manager:
-        assert manager.submit(work.add, 1, 1).get(timeout=PATIENCE) == 2
-        long = manager.submit(work.nap, 1.0)
+        assert manager.submit(work.of(kind, "add"), 1, 1).get(timeout=PATIENCE) == 2
+        long = manager.submit(work.of(kind, "nap"), 1.0)
         old = running(long)
-        new = manager.submit(work.whoami).get(timeout=PATIENCE)
-        assert new != old
-        assert not long.done()
+        short = manager.submit(work.of(kind, "whoami"))
+        assert short.get(timeout=PATIENCE) != old
         assert long.get(timeout=PATIENCE) == "rested"
         assert long.report.worker == old
+        if kind == "sync":
+            assert short.report.started_at >= long.report.finished_at
+        else:
+            assert short.report.finished_at < long.report.finished_at
         wait_until(lambda: not alive(old))
 
 

@@ -91,6 +91,18 @@ def know_myself():
     return me.id, me.name, me.attempt, me.deadline, time.time(), me.remaining()
 
 
+@_of_both_kinds
+def stay(path, seconds):
+    """Say when it begins and ends; of async tasks, which share a worker, nobody asks for that."""
+    sync = gtaskman.current().name.endswith("stay")
+    if sync:
+        mark(path, f"begin {time.monotonic()}")
+    gevent.sleep(seconds)
+    if sync:
+        mark(path, f"end {time.monotonic()}")
+    return os.getpid()
+
+
 # --- ones that take their time
 
 
