@@ -811,6 +811,8 @@ class TaskManager:
         if self._line.cancel(job.id) is not None:
             self._lessen(job.cost)
             self.on_stopped(job, 0.0, time.monotonic())
+            if self._pool is not None and self._pool.reserves:
+                self._on_available()  # async tasks that were held back for it may begin
             return True
         return False
 

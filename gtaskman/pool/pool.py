@@ -93,6 +93,7 @@ class Pool:
         self._failures = 0  # failed starts in a row
         self._not_before = 0.0  # the next start, after failed ones
         self._sync_since: float | None = None  # since when a sync task has waited in vain
+        self._reserved: Worker | None = None  # the one that is to be free for it
         self._limited = any((config.max_tasks_per_process, config.max_age, config.max_rss))
         self._closing = False
         self._latches: list[Latch] = []
@@ -133,12 +134,28 @@ class Pool:
     def plan(self, sync: int, asyncs: int) -> Plan[Worker]:
         """Who shall get how many of the tasks that wait."""
         now = time.monotonic()
-        plan = self._assign(sync, asyncs, now)
         if not sync:
             self._sync_since = None
         elif self._sync_since is None:
             self._sync_since = now
-        return plan
+        if not self._is_overdue(now):
+            self._release()
+        return self._assign(sync, asyncs, now)
+
+    def _is_overdue(self, now: float) -> bool:
+        """Whether a sync task has waited for too long."""
+        return self._sync_since is not None and now - self._sync_since > self._config.sync_patience
+
+    @property
+    def reserves(self) -> bool:
+        """Whether a worker takes no async tasks, for the sake of a sync task that waits."""
+        return self._reserved is not None
+
+    def _release(self) -> None:
+        """No sync task waits for the reserved worker any more."""
+        if self._reserved is not None:
+            self._reserved.reserved = False
+            self._reserved = None
 
     def room(self, sync: int, asyncs: int) -> tuple[int, int]:
         """How many of so many waiting tasks of each kind it could take now.
@@ -155,7 +172,6 @@ class Pool:
         )
 
     def _assign(self, sync: int, asyncs: int, now: float) -> Plan[Worker]:
-        waited = now - self._sync_since if self._sync_since is not None else 0.0
         return assign(
             list(self._workers.values()),
             sync,
@@ -163,7 +179,7 @@ class Pool:
             slots=self._config.max_jobs_per_process,
             starting=self._starting(),
             spare=self._spare(now),
-            overdue=waited > self._config.sync_patience,
+            overdue=self._is_overdue(now),
         )
 
     def _starting(self) -> int:
@@ -189,7 +205,8 @@ class Pool:
     def dispatch(self, plan: Plan[Worker], jobs: list[Job]) -> None:
         """Hand claimed jobs to the workers that the plan gives them to."""
         if plan.reserve is not None:
-            plan.reserve.reserved = True
+            self._reserved = plan.reserve
+            self._reserved.reserved = True
         sync = asyncs = iter(jobs)
         if plan.sync and plan.asyncs:
             asyncs = iter([job for job in jobs if job.definition.is_async])
@@ -200,7 +217,6 @@ class Pool:
 
     def hand(self, worker: Worker, jobs: Iterable[Job]) -> None:
         """Hand jobs to this worker, now."""
-        worker.reserved = False
         for job in worker.run(jobs, self._job_numbers, self._reference):
             if job.definition.is_limited:
                 self._limit(job)
@@ -212,6 +228,7 @@ class Pool:
             self._fail_unsendable(worker)
         if worker.sync:
             self._sync_since = None
+            self._release()
         if not self._look_alarm.armed:
             retune()  # the wall clock may have been set since the last look
             self._look_alarm.set(_LOOK, self._look)
@@ -251,6 +268,7 @@ class Pool:
     def rest(self) -> None:
         """Nothing waits: whoever is idle may take over what others hold ahead."""
         self._sync_since = None
+        self._release()
         for worker in self._workers.values():
             if worker.sync > 1:
                 self._even_out()
@@ -845,6 +863,8 @@ class Pool:
         if worker.pid is not None:
             self._by_pid.pop(worker.pid, None)
         worker.close()
+        if worker is self._reserved:
+            self._release()
         if self._closing and not self._workers:
             for latch in self._latches:
                 latch.open()

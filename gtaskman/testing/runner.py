@@ -41,6 +41,7 @@ class Runner:
     def __init__(self, listener: PoolListener, limit: int) -> None:
         self.pid = os.getpid()
         self.processes = self.peak = 0
+        self.reserves = False
         self._listener = listener
         self._limit = limit
         self._numbers = itertools.count(1)
