@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import click
 
+from gtaskman.cli.printable import printable
 from gtaskman.errors import (
     ConfigurationError,
     GTaskmanError,
@@ -48,7 +49,7 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the line."""
-        click.echo(f"gtaskman: {self.message}", file, err=file is None)
+        click.echo(f"gtaskman: {printable(self.message)}", file, err=file is None)
 
 
 def failure(error: GTaskmanError) -> Failure:

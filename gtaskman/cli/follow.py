@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gtaskman.cli import show
 from gtaskman.cli.exits import Exit
+from gtaskman.cli.printable import printable_line
 from gtaskman.errors import TaskFailed, WaitTimeout
 from gtaskman.handle import TaskHandle
 from gtaskman.report import Report
@@ -40,7 +41,7 @@ def follow(handle: TaskHandle, timeout: float | None, as_json: bool) -> None:
     if as_json:
         show.document(result)
     else:
-        click.echo(repr(result))
+        show.result(result)
 
 
 def _await(handle: TaskHandle, timeout: float | None) -> None:
@@ -65,7 +66,7 @@ def _bar(name: str) -> Iterator[Callable[[Report], None]]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        bar = progress.add_task(name, total=None, message="")
+        bar = progress.add_task(printable_line(name), total=None, message="")
 
         def tell(report: Report) -> None:
             progress.update(
@@ -80,12 +81,14 @@ def _bar(name: str) -> Iterator[Callable[[Report], None]]:
 
 def _cut(message: str, room: int) -> str:
     """As much of it as there is room for: beside a longer one, the bar would be nothing."""
-    text = Text(" ".join(message.split()))
+    text = Text(printable_line(" ".join(message.split())))
     text.truncate(room, overflow="ellipsis")
     return text.plain
 
 
 def _tell_failure(failed: TaskFailed) -> None:
     show.note(f"gtaskman: {failed}")
-    if failed.traceback:
+    # An error of gtaskman's own says it all, such as an argument that does not fit: where in
+    # gtaskman it was found helps nobody.
+    if failed.traceback and not (failed.exc_type or "").startswith("gtaskman."):
         show.note(failed.traceback.rstrip())

@@ -155,4 +155,4 @@ def _say(queue: str, paused: bool, as_json: bool) -> None:
     if as_json:
         show.document({"queue": queue, "paused": paused})
     else:
-        click.echo(f"queue {queue} {'is paused' if paused else 'goes on'}")
+        show.text(f"queue {queue} {'is paused' if paused else 'goes on'}")

@@ -103,7 +103,7 @@ def _quiet() -> Iterator[None]:
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-_name = click.argument("service", metavar="NAME", required=False)
+_name = click.argument("service", metavar="[NAME]", required=False)
 _all = click.option("--all", "all_of_them", is_flag=True, help="All services.")
 _wait = click.option("--wait/--no-wait", default=True, help="Wait until it has happened.")
 _timeout = click.option(
@@ -323,6 +323,8 @@ def reload(socket: str | None, /, service: str | None, **options: Any) -> None:
 @click.argument("words", nargs=-1, metavar="[VALUE | KEY=VALUE]...")
 @click.option("--arg", "args", multiple=True, metavar="VALUE",
               help="An argument by its place, whatever is in it.")  # fmt: skip
+@click.option("--all-instances", is_flag=True,
+              help="Call it in each running instance, and write a list.")  # fmt: skip
 @_timeout
 @_as_json
 @click.pass_obj
@@ -332,10 +334,13 @@ def call(
     method: str,
     words: tuple[str, ...],
     args: tuple[str, ...],
+    all_instances: bool,
     timeout: float,
     as_json: bool,  # noqa: ARG001 - it is JSON in any case
 ) -> None:
     """Call a METHOD of the service NAME, and write what it returns, as JSON.
+
+    Of several instances one is called, in turn.
 
     A VALUE is JSON where it can be read as such, else a text: n=3, deep=true, sizes=[1,2],
     who=world.
@@ -345,7 +350,9 @@ def call(
     values = tuple(map(value_of, (*by_place, *args)))
     try:
         with _quiet():
-            found = _supervisor(socket).call(service, method, values, options, timeout)
+            found = _supervisor(socket).call(
+                service, method, values, options, timeout, all_instances
+            )
     except ServiceCallFailed as failed:
         show.note(f"gtaskman: {failed}")
         if failed.traceback and "\n" in failed.traceback.strip():
@@ -395,7 +402,7 @@ def _show_one(one: Standing) -> None:
     show.facts((name, what) for name, what in _facts(one) if what)
     trace = one.history[-1].failure.traceback if one.history and one.history[-1].failure else None
     if trace:
-        click.echo(f"\n{trace.rstrip()}")
+        show.text(f"\n{trace.rstrip()}")
 
 
 def _facts(one: Standing) -> Iterator[tuple[str, Text | str]]:

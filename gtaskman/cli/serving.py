@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _COMING = 60.0  # seconds within which new code must be serving
 _LOOK = 0.2  # seconds between two looks whether the work is done
 _OLDEST = 1000  # waiting tasks among which retries are looked for
+_ANSWERING = 5.0  # seconds that workers have to say what they are doing
 _IDLE = "idle\n"
 _END = 0  # no signal has this number
 
@@ -211,7 +212,7 @@ class Serving:
         gevent.spawn(self._write_stacks)
 
     def _write_stacks(self) -> None:
-        stacks = self._manager.stacks()
+        stacks = self._manager.stacks(_ANSWERING)
         parts = [f"--- worker {pid}\n{text or _IDLE}" for pid, text in sorted(stacks.items())]
         parts += [
             f"--- worker {pid} does not answer\n"

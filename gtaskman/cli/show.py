@@ -6,6 +6,9 @@ Where the output is no terminal there are no colours, and lines are as long as t
 from __future__ import annotations
 
 import datetime
+import json
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from gtaskman.cli.printable import printable, printable_line
 from gtaskman.report import Report, TaskStatus
 
 _GAP = 2  # columns between two of a table
@@ -28,14 +32,46 @@ _COLOURS = {
 
 
 def document(value: Any) -> None:
-    """Write a value as JSON."""
-    text = msgspec.json.encode(value, enc_hook=str)
-    click.echo(msgspec.json.format(text, indent=2).decode())
+    """Write a value as JSON; characters that would steer a terminal are escaped in it."""
+    try:
+        encoded = msgspec.json.encode(value, enc_hook=str)
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=str)
+        encoded = json.dumps(plain).encode()
+    lines = msgspec.json.format(encoded, indent=2).decode()
+    click.echo(_OUTSIDE_ASCII.sub(_json_escape, lines))
 
 
-def note(text: str) -> None:
+# Beyond ASCII they are in strings only, and as escapes they mean the same. (JSON itself demands
+# that those of ASCII are escaped, but for DEL.)
+_OUTSIDE_ASCII = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def result(value: Any) -> None:
+    """Write what a task has returned: a text as it is, nothing for None, else its ``repr``.
+
+    On a terminal characters that would steer it are escaped.
+    """
+    if value is None:
+        return
+    words = value if isinstance(value, str) else repr(value)
+    if sys.stdout.isatty():
+        words = printable(words)
+    click.echo(words.encode(errors="backslashreplace"))
+
+
+def text(words: str) -> None:
+    """Write text that came from elsewhere."""
+    click.echo(printable(words))
+
+
+def note(words: str) -> None:
     """Say something that is no part of the output."""
-    click.echo(text, err=True)
+    click.echo(printable(words), err=True)
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> None:
@@ -57,11 +93,18 @@ def facts(pairs: Iterable[tuple[str, Text | str]]) -> None:
     lines = list(pairs)
     width = max(len(name) for name, _ in lines) + _GAP
     for name, what in lines:
-        _write(_console(), Text(name.ljust(width), "bold") + _text(what))
+        _write(_console(), Text(name.ljust(width), "bold") + _fact(what, width))
 
 
 def _text(what: Text | str) -> Text:
-    return Text(what) if isinstance(what, str) else what
+    return Text(printable_line(what)) if isinstance(what, str) else what
+
+
+def _fact(what: Text | str, width: int) -> Text:
+    """What stands behind a name; further lines are indented, so that none looks like a fact."""
+    if not isinstance(what, str):
+        return what
+    return Text(printable(what).replace("\n", "\n" + " " * width))
 
 
 def _console() -> Console:
@@ -100,8 +143,8 @@ def _row(report: Report) -> tuple[Text | str, ...]:
 
 
 def _message(report: Report) -> str:
-    text = report.error.message if report.error else report.message
-    return " ".join(text.split())
+    words = report.error.message if report.error else report.message
+    return " ".join(words.split())
 
 
 def report(found: Report, as_json: bool) -> None:
@@ -111,7 +154,7 @@ def report(found: Report, as_json: bool) -> None:
         return
     facts((name, what) for name, what in _facts(found) if what)
     if found.traceback:
-        click.echo(f"\n{found.traceback.rstrip()}")
+        text(f"\n{found.traceback.rstrip()}")
 
 
 def _facts(found: Report) -> Iterable[tuple[str, Text | str]]:
@@ -139,10 +182,10 @@ def _error(found: Report) -> str:
 
 def status(found: Report) -> Text:
     """The status in its colour, with the progress of what is running."""
-    text = found.status.value
+    words = found.status.value
     if found.status is TaskStatus.PROCESSING and found.completed and found.target:
-        text += f" {100 * found.completed / found.target:.0f}%"
-    return Text(text, _COLOURS[found.status])
+        words += f" {100 * found.completed / found.target:.0f}%"
+    return Text(words, _COLOURS[found.status])
 
 
 def moment(epoch: float | None) -> str:

@@ -129,13 +129,13 @@ class Connection:
         self._channel.flush()
         if not self._greeting.wait(timeout):
             self.close()
-            raise NotThere(f"does not answer within {timeout:g} s")
+            raise NotThere(f"it does not answer within {timeout:g} s")
         if isinstance(self._greeting.error, ServerUnavailable):
-            raise NotThere(f"lets nobody in right now ({self._greeting.error})")
+            raise NotThere(str(self._greeting.error))
         if self._greeting.error is not None:
             raise self._greeting.error
         if self._greeting.lost:
-            raise NotThere("closes the connection")
+            raise NotThere("it closes the connection")
         self.welcome = self._greeting.value
         # A pickle is not even looked at that comes from somebody else.
         self.native = self.welcome.native and self.peer.is_us
@@ -445,10 +445,10 @@ def _connect(address: SocketAddress) -> _socket.socket:
     except OSError as error:
         socket.close()
         if error.errno in _ABSENT:
-            raise NotThere("is not there: nobody listens", absent=True) from None
+            raise NotThere("nothing listens there", absent=True) from None
         if isinstance(error, BlockingIOError):
-            raise NotThere("has no room for another process right now") from None
-        raise NotThere(f"cannot be reached ({error.strerror or error})") from None
+            raise NotThere("too many connections wait to be accepted there") from None
+        raise NotThere(f"{error.strerror or error}") from None
     return socket
 
 

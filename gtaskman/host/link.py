@@ -81,7 +81,7 @@ class Link:
         self._news = Latch()  # opens when an attempt to connect came to something
         self._opening: gevent.Greenlet | None = None
         self._wanted_until = 0.0  # the monotonic time until which somebody waits for a connection
-        self._reason = "was not tried: the hub of the thread that used it first does not run"
+        self._reason = "the hub of the thread that used it first does not run"
         self._absent = False  # nobody listened when it was tried last
         self._refusal: GTaskmanError | None = None  # why trying again is of no use
         self._recoveries: dict[gevent.Greenlet, list[HostHandle]] = {}
@@ -137,8 +137,8 @@ class Link:
 
     def _unavailable(self) -> ServerUnavailable:
         return ServerUnavailable(
-            f"the manager at {self.address} {self._reason}, and was waited for as long as was"
-            f" agreed ({self.patience:g} s): start it with gtaskman run --bind"
+            f"the manager at {self.address} cannot be reached: {self._reason}. It was tried for"
+            f" {self.patience:g} s. If it does not run, start it: gtaskman run --bind"
             f" unix:{self.address.path} MODULE"
         )
 

@@ -48,6 +48,7 @@ from gtaskman.rendezvous import (
 from gtaskman.services.status import Exit, PlaceStatus, ServiceState, ServiceStatus
 
 if TYPE_CHECKING:
+    from gtaskman.services.calls import Call
     from gtaskman.services.manager import ServiceManager
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     options: dict[str, Any] = {}
     timeout: float = PATIENCE  # seconds
     wait: bool = True  # until a change has happened
+    all_instances: bool = False  # call each of them, not one
 
 
 class Trouble(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -270,8 +272,18 @@ class Control:
     def _call(self, request: Request) -> Any:
         if request.service is None:
             raise ConfigurationError("a call takes the id of a service", "service")
-        service, method = request.service, request.method
-        call = self._manager[service].call(method, *request.args, **request.options)
+        service, method = self._manager[request.service], request.method
+        if not request.all_instances:
+            return self._result(service.call(method, *request.args, **request.options), request)
+        calls = service.call_all(method, *request.args, **request.options)
+        if not calls:
+            why = f"service {request.service!r} does not run: no instance can be called"
+            raise ServiceDown(why, request.service)
+        return [self._result(call, request) for call in calls]
+
+    def _result(self, call: Call, request: Request) -> Any:
+        """What a method has returned. Raises :class:`GTaskmanError`."""
+        service, method = str(request.service), request.method
         try:
             return call.get(timeout=request.timeout)
         except PayloadError as error:
@@ -389,13 +401,18 @@ class Supervisor:
         args: tuple[Any, ...] = (),
         options: dict[str, Any] | None = None,
         timeout: float = PATIENCE,
+        all_instances: bool = False,
     ) -> Any:
         """Call a remote method; gives what it returned, as JSON has it, or else as a text.
+
+        With ``all_instances`` it is called in each running instance, and a list is given.
 
         Raises :class:`UnknownServiceError`, :class:`ServiceMethodError`, :class:`ServiceDown`,
         :class:`ServiceCallFailed` with what the method raised, and :class:`WaitTimeout`.
         """
-        request = Request("call", service, method, args, options or {}, timeout)
+        request = Request(
+            "call", service, method, args, options or {}, timeout, all_instances=all_instances
+        )
         return _decode(self._ask(request), object, "the reply")
 
     def _standings(self, request: Request) -> list[Standing]:

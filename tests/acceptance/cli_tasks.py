@@ -28,6 +28,17 @@ def echo(*args, **kwargs):
     return [list(args), kwargs]
 
 
+@gtaskman.task(name="say")
+def say(what: str | None = None):
+    """Returns what it is told, escape sequences included."""
+    return what
+
+
+@gtaskman.task(name="count_to")
+def count_to(number: int):
+    return number
+
+
 @gtaskman.task(name="steps")
 def steps(count: int, pause: float = 0.1):
     pen = gtaskman.current().progress

@@ -266,7 +266,7 @@ def test_submit_writes_the_result(shop):
         == "[[1], {'n': [2], 'who': 'me'}]"
     )
     assert shop.read("submit", "echo", "n=1.5") == [[], {"n": 1.5}]
-    assert shop.ask("submit", "version") == "'one'"
+    assert shop.ask("submit", "version") == "one"
 
 
 def test_submit_without_waiting_writes_the_id(shop):
@@ -287,8 +287,42 @@ def test_submit_tells_of_a_failure_with_the_workers_traceback(shop):
     assert any("in fail" in line for line in more)
 
 
+def test_submit_writes_a_text_as_it_is_and_nothing_for_none(shop):
+    assert shop.ask("submit", "say", "what=two words\n and a line") == "two words\n and a line"
+    assert shop.ask("submit", "say") == ""
+    assert shop.read("submit", "say") is None
+    assert shop.ask("submit", "count_to", "number=3") == "3"
+
+
+def test_an_argument_of_the_wrong_type_takes_one_line(shop):
+    done = shop.call("submit", "count_to", "number=three")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "count_to" in done.stderr
+    assert "number" in done.stderr
+
+
+ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b1m\u202etxt"
+
+
+def test_what_a_task_says_cannot_steer_the_terminal(shop):
+    done = shop.call("submit", "fail", f"words={ESCAPES}")
+    failed = shop.send("fail", ESCAPES)
+    wait_until(lambda: shop.call("status", failed).returncode == 1)
+    told = [done, shop.call("status", failed), shop.call("tasks"), shop.call("dead"),
+            shop.call("dead", "--json"), shop.call("status", failed, "--wait"),
+            shop.call("status", ESCAPES), shop.call("submit", ESCAPES)]  # fmt: skip
+    for each in told:
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", each.stdout + each.stderr), each
+    assert "\\x1b[2J" in done.stderr
+    with shop.terminal("submit", "say", f"what={ESCAPES}") as terminal:
+        terminal.read_until("\\x1b]0;title")
+        assert terminal.wait() == 0
+        assert "\x1b]0" not in terminal.text
+
+
 def test_submit_refuses_a_name_that_nobody_serves(shop):
-    says_in_one_line(shop.call("submit", "nothing"), 1, "they have: echo, fail, hold")
+    says_in_one_line(shop.call("submit", "nothing"), 1, "they have: count_to, echo, fail, hold")
 
 
 def test_submit_refuses_what_is_no_argument(shop):
@@ -320,7 +354,7 @@ def test_in_a_terminal_progress_is_shown_and_goes(shop):
     assert re.search(r"(25|50|75)%", terminal.text)
     assert "a long message [of" in terminal.text  # and not taken for markup
     # The bar is erased, and the result stands alone.
-    assert terminal.text.rpartition("\x1b[2K")[2].strip() == "'all steps'"
+    assert terminal.text.rpartition("\x1b[2K")[2].strip() == "all steps"
 
 
 def test_control_c_ends_the_wait_and_not_the_task(shop):
@@ -509,7 +543,7 @@ def test_a_task_manager_has_a_configuration_already(place):
 def test_an_application_may_say_how_it_is_served(place, application, most):
     with place.run(application) as program:
         assert f"with 1 to {most} workers" in program.output
-        assert place.ask("submit", "version") == "'one'"
+        assert place.ask("submit", "version") == "one"
         program.signal(signal.SIGTERM)
         ends_well(program)
 
@@ -532,7 +566,7 @@ def test_tasks_and_their_logs_are_seen_and_passwords_are_not(tmp_path):
 def test_one_manager_serves_several_queues(place):
     with place.run("shop", "--queues", "first, second") as program:
         for queue in ("second", "first"):
-            assert place.ask("submit", "version", "--queue", queue) == "'one'"
+            assert place.ask("submit", "version", "--queue", queue) == "one"
         served = {each["queue"]: each["managers"] for each in place.read("stats")}
         assert served.items() >= {"first": 1, "second": 1}.items()
         program.signal(signal.SIGTERM)
@@ -618,13 +652,21 @@ def test_tstp_takes_no_more_tasks_until_cont(place):
 def test_ttin_tells_what_everybody_is_doing(place):
     with place.run("shop", "--min", "2") as program:
         _, go = start_hold(place)
-        program.signal(signal.SIGTTIN)
-        wait_until(lambda: "in _work" in program.output.partition("--- manager")[2])
-        workers = re.split(r"--- (?:worker \d+|manager)\n", program.output)[1:3]
-        busy, idle = sorted(workers, key=len, reverse=True)
+        # The second worker may still be starting: until it answers, it is listed as silent.
+        busy, idle = wait_until(lambda: stacks_of_two_workers(program), every=0.1)
         assert "in hold\n" in busy
         assert idle == "idle\n"
         go.touch()
+
+
+def stacks_of_two_workers(program: Program) -> list[str] | None:
+    """The stacks of both workers, as SIGTTIN has them written, the longer one first."""
+    before = program.output.count("--- manager\n")
+    program.signal(signal.SIGTTIN)
+    wait_until(lambda: program.output.count("--- manager\n") > before)
+    written = program.output.split("--- manager\n")[-2]
+    workers = re.findall(r"--- worker \d+\n(.*?)(?=--- |\Z)", written, re.DOTALL)
+    return sorted(workers, key=len, reverse=True) if len(workers) == 2 else None
 
 
 def write_version(place: Place, version: str) -> None:
@@ -641,12 +683,12 @@ def test_hup_brings_new_code_without_a_gap_and_under_the_same_pid(place):
         says(program, "serves with the new code")
 
         # The old code still runs a task, and the new one serves already.
-        assert place.ask("submit", "version") == "'another'"
+        assert place.ask("submit", "version") == "another"
         go.touch()
         assert place.result(task_id) == "one"
         says(program, "stopped")
         wait_until(lambda: managers(program) == [program.leader])
-        assert place.ask("submit", "version") == "'another'"
+        assert place.ask("submit", "version") == "another"
 
         program.signal(signal.SIGTERM)
         ends_well(program)
@@ -662,13 +704,13 @@ def test_new_code_that_does_not_come_up_changes_nothing(place):
 
         assert "SyntaxError" in program.output
         assert managers(program) == [program.leader]
-        assert place.ask("submit", "version") == "'one'"
+        assert place.ask("submit", "version") == "one"
 
         place.source.write_text(sound.replace('"one"', '"another"'))
         program.signal(signal.SIGHUP)
         says(program, "stopped")
         wait_until(lambda: managers(program) == [program.leader])
-        assert place.ask("submit", "version") == "'another'"
+        assert place.ask("submit", "version") == "another"
 
 
 def test_nobody_outlives_a_manager_that_ends_while_its_relief_serves(place):

@@ -73,7 +73,7 @@ def test_the_commands_go_to_a_socket(site):
         assert program.wait() == 0
         program.assert_nothing_left()
     assert not site.path.exists()
-    assert "nobody listens" in command(site, "tasks", "--patience", "0.2", code=3)
+    assert "nothing listens" in command(site, "tasks", "--patience", "0.2", code=3)
 
 
 @pytest.mark.parametrize(

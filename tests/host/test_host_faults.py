@@ -116,7 +116,7 @@ def test_with_the_manager_its_memory_is_lost_and_waiters_are_told_at_once(site):
 
 def test_a_manager_that_is_away_is_waited_for(site):
     patient, impatient = site.client(), site.client(patience=SHORT)
-    with pytest.raises(gtaskman.ServerUnavailable, match=r"nobody listens.*gtaskman run --bind"):
+    with pytest.raises(gtaskman.ServerUnavailable, match=r"nothing listens.*gtaskman run --bind"):
         impatient.submit(tasks.double, 1)
     with pytest.raises(gtaskman.ServerUnavailable):
         impatient.stats()

@@ -186,6 +186,17 @@ def test_call_writes_what_the_method_returns(site):
     assert json.loads(site.ask("call", "actor", "whoami")) in site.read("status")[1]["pids"]
 
 
+def test_a_call_goes_to_one_instance_or_to_each(site):
+    called = ("call", "web", "set_greeting", "Good morning")
+    assert json.loads(site.ask(*called)) is None
+    assert json.loads(site.ask(*called, "--all-instances")) == [None, None]
+
+
+def test_the_usage_says_that_a_name_may_be_left_out(site):
+    for command in ("status", "start", "stop", "restart", "reload"):
+        assert "[OPTIONS] [NAME]" in site.ask(command, "--help")
+
+
 @pytest.mark.parametrize(
     ("code", "words", "told"),
     [
