@@ -124,7 +124,7 @@ class TaskManager:
         self._pump_due = False
         self._put_off = 0  # how often it was said since then that something waits
         self._tolerance = _ENOUGH  # and how often it may be
-        self._batches = 0  # how many batches of ends are being worked off, one within the other
+        self.batches = 0  # how many batches of ends are being worked off, one within the other
         self._gathered: list[TaskHandle] = []  # handles whose waiters are woken after that
         self._ready = Latch()
         self._stop_at = float("inf")  # when tasks have had time enough, on the monotonic clock
@@ -627,25 +627,29 @@ class TaskManager:
         reports: list[Report] = []
         limited: list[Job] = []  # whose reports are kept for as long as their terms say
         waited_for, listening = self._gathered, self.events.callbacks
-        before = len(jobs)
-        for job, result, size, started, ended in completed:
-            if jobs.pop(job.id, None) is None:
-                continue
-            job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
-            report = job.completed_report(result, size, started, ended)
-            settle(job, report)
-            reports.append(report)
-            if job.terms is not DEFAULT:
-                limited.append(job)
-            if listening:
-                self._emit("task-completed", job.full(report))
-            handle = job.handle
-            if handle.settle(report):
-                waited_for.append(handle)
-        self._counts[TaskStatus.COMPLETED] += before - len(jobs)
-        self._store_last(reports)
-        for job in limited:
-            self._limit_report(job)
+        try:
+            for job, result, size, started, ended in completed:
+                if job.id not in jobs:
+                    continue  # settled already
+                job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
+                report = job.completed_report(result, size, started, ended)
+                settle(job, report)
+                if job.terms is not DEFAULT:
+                    limited.append(job)
+                if listening:
+                    self._emit("task-completed", job.full(report))
+                handle = job.handle
+                if handle.settle(report):
+                    waited_for.append(handle)
+                # Last of all: what raises before, such as KeyboardInterrupt, makes this one due
+                # again, and nothing can come between these two.
+                del jobs[job.id]
+                reports.append(report)
+        finally:
+            self._counts[TaskStatus.COMPLETED] += len(reports)
+            self._store_last(reports)
+            for job in limited:
+                self._limit_report(job)
         if not jobs:
             self._on_idle()
 
@@ -725,23 +729,24 @@ class TaskManager:
 
     def _finish(self, job: Job, report: Report, exception: bytes | None) -> None:
         """A task has come to its end: once, and everybody is told."""
-        if self._jobs.pop(job.id, None) is None:
+        if job.id not in self._jobs:
             return
+        # It leaves the jobs after what must not be left out: if a signal handler raises before,
+        # all of this is done again.
+        if job.handle.settle(report, exception):
+            self._gathered.append(job.handle)
         self._line.settle(job, report)
         job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
         self._store_last([report])
         self._limit_report(job)
+        if self._jobs.pop(job.id, None) is None:
+            return  # a storage that waits has let another end come first
         self._counts[report.status] += 1
         if self.events.callbacks:
             self._emit(_EVENTS[report.status], report)
         if not self._jobs:
             self._on_idle()
-        handle = job.handle
-        if handle.settle(report, exception):
-            if self._batches:
-                self._gathered.append(handle)
-            else:
-                handle.wake()
+        self.on_batch_end()
 
     def _store(self, report: Report) -> None:
         """Keep a report; a storage that is down holds up no task, nor its result's waiter."""
@@ -772,20 +777,18 @@ class TaskManager:
         if self._drained is not None:
             self._drained.open()
 
-    def on_batch(self) -> None:
-        """Several tasks have ended at once: whoever waits for one is woken when all are settled.
-
-        Woken after each, it would find the next one not settled yet, and wait again.
-        """
-        self._batches += 1
-
     def on_batch_end(self, at_once: bool = False) -> None:
-        """Now, unless this batch is part of a larger one; see :meth:`Latch.wake`."""
-        self._batches -= 1
-        if not self._batches:
-            gathered, self._gathered = self._gathered, []
+        """Several tasks have ended at once, all are settled: wake whoever waits for one of them.
+
+        Woken after each, it would find the next one not settled yet, and wait again. Not if this
+        batch is part of a larger one. ``at_once``: see :meth:`Latch.wake`.
+        """
+        if not self.batches and self._gathered:
+            gathered = self._gathered
             for handle in gathered:
                 handle.wake(at_once)
+            if gathered is self._gathered:
+                self._gathered = []
 
     def _emit(self, event: str, report: Report) -> None:
         self.events.emit(event, report)

@@ -98,6 +98,7 @@ class Worker:
             messages.TO_SERVICE,
             self._on_frames,
             self._on_close,
+            resumes=False,
         )
         self._channel.on_flush = self._put_voids
         self._channel.announce_large(self._on_large)

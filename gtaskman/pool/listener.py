@@ -12,7 +12,13 @@ Completion = tuple[Job, Any, int, float, float]
 
 
 class PoolListener(Protocol):
-    """What the pool tells, always from the hub."""
+    """What the pool tells, always from the hub.
+
+    The pool adds one to ``batches`` while it tells the ends of several jobs; no call does that,
+    before or after which a signal handler could raise.
+    """
+
+    batches: int
 
     def on_ready(self) -> None:
         """One more worker is ready."""
@@ -23,11 +29,8 @@ class PoolListener(Protocol):
     def on_started(self, job: Job) -> None:
         """The job runs, and not for a mere moment."""
 
-    def on_batch(self) -> None:
-        """The ends of several jobs follow."""
-
     def on_batch_end(self, at_once: bool = False) -> None:
-        """That was all; ``at_once``: and there is nothing else to be done here."""
+        """A batch has been worked off; ``at_once``: and there is nothing else to be done here."""
 
     def on_completed(self, completed: list[Completion]) -> None:
         """They have returned."""

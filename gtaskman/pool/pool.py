@@ -95,6 +95,10 @@ class Pool:
         self._sync_since: float | None = None  # since when a sync task has waited in vain
         self._reserved: Worker | None = None  # the one that is to be free for it
         self._limited = any((config.max_tasks_per_process, config.max_age, config.max_rss))
+        # Runs that have ended and are yet to be settled: if a signal handler raises meanwhile, they
+        # are settled with those that end next.
+        self._completed: list[Completion] = []
+        self._ended: list[End] = []
         self._closing = False
         self._latches: list[Latch] = []
         self._pongs: dict[int, tuple[Latch, list[Stack]]] = {}
@@ -425,7 +429,8 @@ class Pool:
 
     def _on_frames(self, worker: Worker, frames: list[Frame]) -> None:
         """Take note of everything, refill the child, and only then wake whoever waits."""
-        completed, ended = worker.take_ended(frames, self._on_word)
+        completed, ended = self._completed, self._ended
+        worker.take_ended(frames, self._on_word, completed, ended)
         if completed or ended:
             try:
                 self._after_jobs(worker)
@@ -439,11 +444,14 @@ class Pool:
             raise worker.nonsense
 
     def _settle_batch(self, completed: list[Completion], ended: list[End]) -> None:
-        self._listener.on_batch()
+        self._listener.batches += 1
         try:
             self._settle(completed, ended)
         finally:
+            self._listener.batches -= 1
             self._listener.on_batch_end(at_once=True)
+        completed.clear()
+        ended.clear()
 
     def _on_word(self, worker: Worker, frame: Frame) -> None:
         if frame.kind == messages.PROGRESS:
@@ -505,9 +513,10 @@ class Pool:
         A hot loop: once for every task.
         """
         for job, frame, started, finished in ended:
-            kind, flags, _, body, buffers = frame
+            kind, flags, number, body, buffers = frame
             if kind != DONE:
-                self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)
+                if job.number == number:  # else it was told already, and tries again
+                    self._on_fail(job, Ended(flags), body[SPAN_SIZE:], started, finished)
             else:
                 data = body[SPAN_SIZE:]
                 if job.opaque:
@@ -799,11 +808,12 @@ class Pool:
             if worker is not None:
                 # All of them, before any of their jobs is handed to another.
                 worker.kill(why)
-        self._listener.on_batch()
+        self._listener.batches += 1
         try:
             for pid in pids:
                 self.on_exit(pid, None, 0)
         finally:
+            self._listener.batches -= 1
             self._listener.on_batch_end()
 
     def _bury(self, worker: Worker) -> None:
@@ -820,7 +830,7 @@ class Pool:
         if unexpected:
             log.warning("worker %s has died: %s", worker.pid, cause.message)
         # Whoever is woken by this finds the pool whole again: the dead replaced, the rest at work.
-        self._listener.on_batch()
+        self._listener.batches += 1
         try:
             for job, verdict in judged:
                 self._pronounce(job, verdict, cause, running)
@@ -828,6 +838,7 @@ class Pool:
                 self._fork(max(0, self._config.min_processes - len(self._workers)))
                 self._listener.on_capacity()
         finally:
+            self._listener.batches -= 1
             self._listener.on_batch_end()
 
     def _pronounce(

@@ -203,16 +203,21 @@ class Worker(Process):
     # --- what it has done
 
     def take_ended(
-        self, frames: list[Frame], on_word: Callable[[Worker, Frame], None]
-    ) -> tuple[list[Completion], list[End]]:
+        self,
+        frames: list[Frame],
+        on_word: Callable[[Worker, Frame], None],
+        completed: list[Completion],
+        ended: list[End],
+    ) -> None:
         """The runs that have ended, of what the child said; all else goes to ``on_word``, in order.
 
-        First those that returned nothing, then those of which a frame says how. A hot loop: once
-        for every task. Runs that are not known (any more) are left out, and so is all that follows
-        something that cannot be understood, which ``nonsense`` then says.
+        Those that returned nothing are added to ``completed``, those of which a frame says how to
+        ``ended``. A signal handler may raise in here: called again with the same frames, it goes
+        on where it was. Runs that are not known (any more) are left out, and so is all that follows
+        something that cannot be understood, which ``nonsense`` then says. A hot loop: once for
+        every task.
         """
-        completed: list[Completion] = []
-        ended: list[End] = []
+        before = len(completed) + len(ended)
         jobs, span, mean = self.jobs, SPAN.unpack_from, self.mean
         runs: Iterable[tuple[int, float, float]]
         how: Frame | None
@@ -229,13 +234,11 @@ class Worker(Process):
                     on_word(self, frame)
                     continue
                 for number, started, finished in runs:
-                    job = jobs.pop(number, None)
-                    if job is None:
+                    if number not in jobs:
                         continue
-                    if job.definition.is_async:
-                        self.asyncs -= 1
-                    else:
-                        self.sync -= 1
+                    job = jobs[number]
+                    is_async = job.definition.is_async
+                    if not is_async:
                         took = finished - started
                         if not started:
                             pass  # cancelled before it began: it says nothing about durations
@@ -244,16 +247,21 @@ class Worker(Process):
                             mean += (min(took, _OUTLIER * mean + _AHEAD) - mean) * _WEIGHT
                         else:
                             mean = took
+                    # From here to append no handler can run: a run is in one of the two lists.
+                    if is_async:
+                        self.asyncs -= 1
+                    else:
+                        self.sync -= 1
+                    del jobs[number]
                     if how is None:
                         completed.append((job, None, 0, started, finished))
                     else:
                         ended.append((job, how, started, finished))
         except Exception as error:
             self.nonsense = error
-        self.done += len(completed) + len(ended)
+        self.done += len(completed) + len(ended) - before
         self.mean = mean
         self.stuck = False
-        return completed, ended
 
     def give_back(self, number: int) -> Job | None:
         """A run has not begun and will not: its job."""

@@ -277,8 +277,14 @@ class Instance(Process):
 
 
 def _hear(instance: Instance, frames: list[Frame]) -> None:
-    for frame in frames:
-        instance.hear(frame)
+    heard = 0
+    try:
+        for frame in frames:
+            heard += 1
+            instance.hear(frame)
+    except BaseException:
+        del frames[:heard]  # a signal handler has raised: the rest follows
+        raise
 
 
 def _judge_run(how: Ended | None, fault: Fault | None) -> Verdict:

@@ -120,8 +120,9 @@ class EagerManager(TaskManager):
 
     def on_completed(self, completed: list[Completion]) -> None:
         """Tasks have returned."""
-        self.on_batch()
+        self.batches += 1
         super().on_completed(completed)
+        self.batches -= 1
         self.on_batch_end()
         self.events.tell()
 

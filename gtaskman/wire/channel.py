@@ -28,7 +28,9 @@ _VECTORS = 64
 class Channel:
     """One end of a worker's pipe.
 
-    ``on_frames(frames)`` gets what was read, in order; their bodies are valid until it returns.
+    ``on_frames(frames)`` gets what was read, in order; their bodies are valid until it returns. If
+    it is left by something that is no ``Exception``, such as KeyboardInterrupt, it is called again
+    with the same list if it ``resumes``; else the channel is closed.
     ``on_close(error)`` is called once when the other end is gone (None) or talks nonsense.
     ``on_flush``, if it is set, is called before anything is written, to :meth:`put` what it has.
     """
@@ -44,6 +46,7 @@ class Channel:
         on_frames: Callable[[list[Frame]], None],
         on_close: Callable[[FrameError | None], None],
         ref: bool = True,
+        resumes: bool = True,
     ) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
@@ -51,6 +54,7 @@ class Channel:
         self.closed = False
         self.total = 0  # bytes read so far
         self._loop = loop
+        self._resumes = resumes
         self._reader = FrameReader(limit, kinds=kinds)
         self._on_frames = on_frames
         self._on_close = on_close
@@ -83,6 +87,10 @@ class Channel:
             # Whatever it was, frames may be lost now: this pipe can be trusted no more.
             log.exception("what came over a pipe could not be handled")
             self._close(FrameError(f"{type(error).__name__}: {error}"))
+        except BaseException as error:
+            if self._reader.cut and not self._resumes:
+                self._close(FrameError(f"interrupted by {type(error).__name__}"))
+            raise
         else:
             if gone:
                 self._close(None)
@@ -100,25 +108,33 @@ class Channel:
     def _read_some(self) -> bool:
         """Whether the other end is gone."""
         reader, left = self._reader, AT_ONCE
+        if reader.cut or reader.counts:
+            # A signal handler has raised before this was handled: now, first of all.
+            self._hand_on(reader.cut or reader.advance())
         while left > 0:
             room = reader.room()
             try:
-                count = os.readv(self.fd, (room,))
+                # Noted without an instruction in between, after which a handler could raise.
+                reader.counts.extend(map(os.readv, (self.fd,), ((room,),)))
             except BlockingIOError:
                 return False
             except (ConnectionResetError, BrokenPipeError):
                 # A peer that dies with unread bytes of ours resets the pipe: an end like any other.
                 return True
+            count = reader.counts[0]
             if not count:
                 return True
             self.total += count
             left -= count
-            frames = reader.advance(count)
-            if frames:
-                self._on_frames(frames)
+            self._hand_on(reader.advance())
             if count < len(room) or self.closed:
                 return False
         return False
+
+    def _hand_on(self, frames: list[Frame]) -> None:
+        if frames:
+            self._on_frames(frames)
+            self._reader.cut = []
 
     @property
     def torn(self) -> bool:

@@ -118,20 +118,20 @@ class _Filling:
         made = [allocate(each & _SIZE_MASK, each >> 56) for each in sizes]
         self.buffers = [owner for owner, _ in made]
         self._views = [view for view in (self.body, *(view for _, view in made)) if len(view)]
-        self._at = 0
+        self.at = 0
 
     @property
     def full(self) -> bool:
         return not self._views
 
     def room(self) -> memoryview:
-        return self._views[0][self._at : self._at + AT_ONCE]
+        return self._views[0][self.at : self.at + AT_ONCE]
 
-    def advance(self, count: int) -> None:
-        self._at += count
-        if self._at == len(self._views[0]):
+    def turn(self) -> None:
+        """Go on with the next part when this one is full; may be called again."""
+        if self._views and self.at == len(self._views[0]):
             del self._views[0]
-            self._at = 0
+            self.at = 0
 
     def take(self, data: memoryview) -> int:
         """Fill in from ``data``; gives how many bytes were taken."""
@@ -140,7 +140,8 @@ class _Filling:
             room = self.room()
             count = min(len(room), len(data) - taken)
             room[:count] = data[taken : taken + count]
-            self.advance(count)
+            self.at += count
+            self.turn()
             taken += count
         return taken
 
@@ -154,8 +155,10 @@ class FrameReader:
     Read into :meth:`room`, then say with :meth:`advance` how much came. ``limit`` is the largest
     frame in bytes; a larger one raises :class:`FrameTooLarge`. What cannot be a frame, such as one
     that is none of ``kinds``, raises :class:`FrameError`, before anybody waits for its body. After
-    either the stream is of no use any more. ``on_large(kind, number)``, if it is set, is called
-    before memory is allocated for a frame that is read into buffers of its own.
+    either the stream is of no use any more. A signal handler may raise anywhere in here: what was
+    read but is not in a frame yet is noted in ``counts``, and the frames that were not handled yet
+    are in ``cut``; then :meth:`advance` goes on. ``on_large(kind, number)``, if it is set, is
+    called before memory is allocated for a frame that is read into buffers of its own.
     """
 
     on_large: Callable[[int, int], None] | None = None
@@ -169,6 +172,8 @@ class FrameReader:
         self._done = 0  # what lies before this has been handed on, what lies behind is yet to come
         self._large = min(kept // 2, limit)
         self._filling: _Filling | None = None
+        self.counts: list[int] = []  # bytes that were read and are yet to be cut, one at most
+        self.cut: list[Frame] = []  # the frames that advance() gave last
 
     @property
     def inside(self) -> bool:
@@ -188,15 +193,27 @@ class FrameReader:
             self._have, self._done = rest, 0
         return self._view[self._have :]
 
-    def advance(self, count: int) -> list[Frame]:
-        """Take note of ``count`` new bytes; gives the frames that are whole now."""
-        if self._filling is not None:
-            self._filling.advance(count)
-            return self._filled()
+    def advance(self, count: int | None = None) -> list[Frame]:
+        """Take note of ``count`` new bytes, or of ``counts``; gives the frames that are whole now.
+
+        Each change of what is noted is made by instructions between which no handler can run: a
+        handler runs after a call, and where a loop begins again.
+        """
+        counts = self.counts
+        if count is not None:
+            counts.append(count)
+        filling = self._filling
+        if filling is not None:
+            if counts:
+                filling.at += counts[0]
+                counts[0] = 0
+            filling.turn()
+            return self._filled(filling)
         # The hot loop of both sides: one pass over what is there, no call per frame.
-        self._have += count
         frames: list[Frame] = []
         view, have, at = self._view, self._have, self._done
+        if counts:
+            have += counts[0]
         unpack, header = HEADER.unpack_from, HEADER_SIZE
         append = frames.append
         new = tuple.__new__  # a quarter of what NamedTuple's own constructor takes
@@ -204,7 +221,7 @@ class FrameReader:
             size, kind, flags, many, number = unpack(view, at)
             start = at + header
             if many or size > self._large:
-                taken = self._with_buffers(frames, at, have)
+                taken, filling = self._with_buffers(frames, at, have)
                 if taken == 0:
                     break
                 at += taken
@@ -215,25 +232,32 @@ class FrameReader:
                 break
             append(new(Frame, (kind, flags, number, view[start:end], _NO_BUFFERS)))
             at = end
-        self._done = at
+        self.cut = frames
+        self._filling = filling
+        self._have, self._done = have, at
+        del counts[:]
         return frames
 
-    def _filled(self) -> list[Frame]:
-        filling = self._filling
-        if filling is None or not filling.full:
-            return []
-        self._filling = None
-        return [filling.frame()]
+    def _filled(self, filling: _Filling) -> list[Frame]:
+        frames = [filling.frame()] if filling.full else []
+        self.cut = frames
+        if frames:
+            self._filling = None
+        del self.counts[:]
+        return frames
 
-    def _with_buffers(self, frames: list[Frame], at: int, have: int) -> int:
-        """Parse a frame that is large or has buffers; gives how many bytes of it were taken."""
+    def _with_buffers(self, frames: list[Frame], at: int, have: int) -> tuple[int, _Filling | None]:
+        """Parse a frame that is large or has buffers.
+
+        Gives how many bytes of it were taken, and what is still to be filled.
+        """
         size, kind, flags, count, number = HEADER.unpack_from(self._view, at)
         self._check(kind)
         if count > MAX_BUFFERS:
             raise FrameError(f"a frame claims {count} buffers: these are no frames of ours")
         start = at + HEADER_SIZE + 8 * count
         if start > have:
-            return 0
+            return 0, None
         sizes = struct.unpack_from(f"<{count}Q", self._view, at + HEADER_SIZE)
         total = size + sum(each & _SIZE_MASK for each in sizes)
         if total > self._limit:
@@ -242,11 +266,11 @@ class FrameReader:
             self.on_large(kind, number)
         filling = _Filling(kind, flags, number, size, sizes)
         taken = filling.take(self._view[start:have])
-        if filling.full:
-            frames.append(filling.frame())
-        else:
-            self._filling = filling
-        return int(start + taken - at)
+        size = int(start + taken - at)
+        if not filling.full:
+            return size, filling
+        frames.append(filling.frame())
+        return size, None
 
     def _check(self, kind: int) -> None:
         if self._kinds is not None and kind not in self._kinds:

@@ -43,7 +43,8 @@ def test_a_run_that_was_cancelled_before_it_began_leaves_the_mean_alone(worker, 
     # when it is cancelled: it began at no time, and ended now, which is long after the start
     span = memoryview(messages.SPAN.pack(0.0, 86400.0))
     frame = Frame(messages.FAIL, messages.Ended.CANCELLED, 7, span, ())
-    completed, ended = worker.take_ended([frame], lambda *_: None)
+    completed, ended = [], []
+    worker.take_ended([frame], lambda *_: None, completed, ended)
     # then it has ended, and says nothing about how long tasks take
     assert (completed, [each[0] for each in ended]) == ([], [job])
     assert worker.mean == 1e-3
