@@ -143,3 +143,30 @@ def test_a_site_that_cannot_be_set_up_in_a_worker_says_why(tmp_path):
     assert done.code != 0
     assert "no models for workers" in done.output
     assert "reentrant" not in done.output
+
+
+LOGGING = """LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"short": {"format": "%(process)d %(levelname)s %(message)s"}},
+    "handlers": {
+        "file": {"class": "logging.FileHandler", "filename": "tasks.log", "formatter": "short"}
+    },
+    "loggers": {"django.tasks": {"handlers": ["file"], "level": "DEBUG"}},
+}"""
+
+
+@pytest.mark.skipif("django" not in KINDS, reason="django.tasks came with Django 6.0")
+def test_the_records_of_a_task_are_written_as_the_site_wants_them(tmp_path):
+    where = str(tmp_path / "tasks.log")
+    write_site(tmp_path, "django", "", "nobody", first=True)
+    with open(tmp_path / "settings.py", "a") as file:
+        file.write(LOGGING.replace("tasks.log", where))
+    env = environment(tmp_path)
+    done = run_python("-m", "script", directory=tmp_path, env=env, timeout=ENDING)
+    assert done.code == 0, done.output
+    told = [line.split(maxsplit=2) for line in (tmp_path / "tasks.log").read_text().splitlines()]
+    (enqueued,) = (pid for pid, _, text in told if "enqueued" in text)
+    (started,) = (pid for pid, _, text in told if "state=RUNNING" in text)
+    (finished,) = (pid for pid, _, text in told if "state=SUCCESSFUL" in text)
+    assert started == finished != enqueued
