@@ -26,17 +26,19 @@ import gevent
 from gevent.event import Event
 
 from gtaskman.config import Configuration
-from gtaskman.errors import GTaskmanError
+from gtaskman.errors import ConfigurationError, GTaskmanError
 from gtaskman.job import Job
 from gtaskman.pool.alarm import Alarm
 from gtaskman.queues.redis import (
     BATCH,
+    NO_ROOM,
     Berth,
     Handed,
     LeaseLost,
     Recall,
     RedisJob,
     RedisTaskQueue,
+    Room,
     read_call,
 )
 from gtaskman.redis.record import end_of
@@ -51,6 +53,11 @@ _LOOK_EVERY = 4  # heartbeats
 _MANY = 16  # jobs that take as long to hand out as the server to bring more
 _FLUSH = 0.25  # seconds for which progress is gathered: of each task, the latest goes
 _LAST = 5.0  # seconds that the last words of a manager that ends may take
+_UNPLACED = 0.02  # seconds for which what was claimed may wait for a worker before it goes back
+_CHECKS = 8  # of the server, in the time that stopping tasks may take
+_DOUBTS = 6  # such checks without any answer, after which the lease is taken to be about to end
+_NEVER = float("inf")
+_SWEPT = 512  # finished tasks that one heartbeat forgets at most
 
 
 class CourierListener(Protocol):
@@ -58,6 +65,9 @@ class CourierListener(Protocol):
 
     def room(self, sync: int, asyncs: int) -> tuple[int, int]:
         """How many of so many waiting tasks of each kind could be taken now."""
+
+    def free(self) -> tuple[int, int]:
+        """How many tasks of each kind could begin at once."""
 
     def on_fetched(self, jobs: list[Job]) -> None:
         """They have come, and wait here: :meth:`on_capacity` follows."""
@@ -70,6 +80,12 @@ class CourierListener(Protocol):
 
     def on_lost(self, jobs: list[Job]) -> None:
         """They are ours no longer, and must be stopped at once: nobody hears how they end."""
+
+    def on_returned(self, jobs: list[Job]) -> None:
+        """They were fetched, and there is no room for them: others may have some."""
+
+    def on_broken(self, error: BaseException) -> None:
+        """No task can be fetched any more, or settled: the manager must end."""
 
 
 class Courier:
@@ -87,28 +103,40 @@ class Courier:
         self._sync: collections.deque[RedisJob] = collections.deque()
         self._async: collections.deque[RedisJob] = collections.deque()
         self._handed: list[tuple[Berth, Handed]] = []  # not taken in yet
-        self._written: dict[str, RedisJob] = {}  # whose progress is to be told
+        self._written: dict[str, RedisJob] = {}  # whose progress is to be told, by key
+        self._stopping: dict[str, RedisJob] = {}  # whose lease was lost, and whose runs go on
         self._berths: list[Berth] = []
         self._news = Event()
         self._quiet = False
+        self._shrunk = False  # there may be less room than the server was told
         self._greenlet: Any = None
+        self._flusher: Any = None
         self._subscriptions: dict[Berth, Any] = {}
-        self._beats = 0
+        self._due: dict[Berth, Alarm] = {}
+        self._beats: collections.Counter[Berth] = collections.Counter()
         self._next_beat = 0.0
         self._next_flush = 0.0
+        self._check_at = _NEVER  # when what was fetched and not handed out goes back
+        self._failing = False  # the last command ended with an error
+        self._doubts = 0  # how often the fence found neither an answer nor a reason for that
 
     # --- life
 
     def start(self, loop: Any) -> None:
         """Take up the leases and begin to fetch; returns at once."""
         self._loop = loop
-        self._due = Alarm(loop)
         self._fence = Alarm(loop)
         self._greenlet = gevent.spawn(self._run)
+        self._greenlet.link_exception(self._on_dead)
+
+    def _on_dead(self, greenlet: Any) -> None:
+        self._listener.on_broken(greenlet.exception)
 
     def quiet(self) -> None:
         """Fetch no more."""
         self._quiet = True
+        for berth in self._berths:
+            berth.woken = True  # the server must wake others from now on
         self._news.set()
 
     def loud(self) -> None:
@@ -120,9 +148,9 @@ class Courier:
         """Say the last words, give the leases back, and let go of the server."""
         self.quiet()
         if self._greenlet is not None:
-            self._greenlet.kill()
-            self._due.cancel()
-            self._fence.cancel()
+            gevent.killall([each for each in (self._greenlet, self._flusher) if each is not None])
+            for alarm in (self._fence, *self._due.values()):
+                alarm.cancel()
             with gevent.Timeout(_LAST, False):
                 self._say_last_words()
         for subscription in self._subscriptions.values():
@@ -133,7 +161,7 @@ class Courier:
         try:
             for berth in self._berths:
                 while berth.outbox:
-                    berth.turn(0, 0, time.monotonic())
+                    berth.turn(NO_ROOM, time.monotonic())
                 berth.ledger.resign(berth.owner)
         except (GTaskmanError, LeaseLost) as error:
             log.warning("the server could not be told of this manager's end: %s", error)
@@ -174,7 +202,7 @@ class Courier:
     def settle(self, job: Job, report: Report) -> None:
         """A job has come to its end."""
         assert isinstance(job, RedisJob)
-        self._written.pop(job.id, None)
+        self._written.pop(job.key, None)
         job.berth.settle(job, job.settlement(report))
         self._news.set()
 
@@ -194,14 +222,20 @@ class Courier:
     def progress(self, job: Job) -> None:
         """A job's progress is to be told; of each job, the latest."""
         assert isinstance(job, RedisJob)
-        self._written[job.id] = job
+        self._written[job.key] = job
         self._news.set()
 
-    def cancel(self, task_id: str) -> Job | None:
-        """Take a job out of what was fetched."""
+    def reconsider(self) -> None:
+        """A task turns out to take its time: there may be less room than the server was told."""
+        if any(any(berth.parked) for berth in self._berths):
+            self._shrunk = True
+            self._news.set()
+
+    def cancel(self, key: str) -> Job | None:
+        """Take a job out of what was fetched, by its key."""
         for line in (self._sync, self._async):
             for job in line:
-                if job.id == task_id:
+                if job.key == key:
                     line.remove(job)
                     return job
         return None
@@ -216,17 +250,23 @@ class Courier:
     # --- the greenlet
 
     def _run(self) -> None:
-        self._next_beat = 0.0
         while True:
             try:
                 if not self._berths:
                     self._berths = self._queue.berths()
-                    for berth in self._berths:
+                for berth in self._berths:
+                    if not berth.entered:
                         self._enter(berth)
                 self._work()
-            except GTaskmanError:
-                log.exception("the queue %s answered with an error; trying again", self._queue)
-                gevent.sleep(1.0)
+            except ConfigurationError as error:
+                # Nothing that time could mend.
+                self._listener.on_broken(error)
+                return
+            except Exception:
+                log.exception("serving the queue %s has failed; trying again", self._queue)
+                self._failing = True
+                self._next_beat = 0.0
+                gevent.sleep(min(1.0, self._queue.lease / _CHECKS))
 
     def _work(self) -> None:
         while True:
@@ -235,14 +275,21 @@ class Courier:
                 self._next_beat = now + self._queue.lease / _BEATS
                 for berth in self._berths:
                     self._guarded(berth, self._beat)
+                self._failing = False
             self._news.clear()
             handed, self._handed = self._handed, []
             self._take_over(handed)
+            if self._shrunk:
+                self._take_back_places()
+            if now >= self._check_at:
+                self._return_unplaced()
             self._take_turns()
             if self._written and now >= self._next_flush:
                 self._next_flush = now + _FLUSH
                 self._flush()
-            due = min(self._next_beat, self._next_flush if self._written else self._next_beat)
+            due = min(self._next_beat, self._check_at)
+            if self._written:
+                due = min(due, self._next_flush)
             self._news.wait(max(0.0, due - time.monotonic()))
 
     def _take_turns(self) -> None:
@@ -266,27 +313,57 @@ class Courier:
             self._enter(berth)
             return True
 
+    def _take_back_places(self) -> None:
+        """Have the server hand over nothing of a kind for which no place is free any more."""
+        self._shrunk = False
+        for berth in self._berths:
+            room = self._wish(berth)
+            if (berth.parked[0] and not room.free_sync) or (
+                berth.parked[1] and not room.free_async
+            ):
+                berth.woken = True
+
+    def _return_unplaced(self) -> None:
+        """Give back what was fetched, and what no worker has room for after all."""
+        self._check_at = _NEVER
+        rooms = self._listener.room(len(self._sync), len(self._async))
+        surplus: list[Job] = []
+        for line, room in zip((self._sync, self._async), rooms, strict=True):
+            surplus += [line.pop() for _ in range(len(line) - room)]
+        if surplus:
+            self._listener.on_returned(surplus)
+        self._expect_places()
+
+    def _expect_places(self) -> None:
+        if self._check_at == _NEVER and (self._sync or self._async):
+            self._check_at = time.monotonic() + _UNPLACED
+
     def _enter(self, berth: Berth) -> None:
         old = self._subscriptions.pop(berth, None)
         if old is not None:
             old.close()
+        berth.is_stopping = self._is_stopping
+        if berth not in self._due:
+            self._due[berth] = Alarm(self._loop)
         self._subscriptions[berth] = berth.subscribe(self._on_message, self._on_again)
         berth.enter(time.monotonic())
         self._watch()
 
     def _turn(self, berth: Berth) -> bool:
         """One trip, if there is a reason for one; gives whether there may be one for another."""
-        sync, asyncs = self._wish(berth)
-        if not berth.outbox and not berth.wants(sync, asyncs):
+        room = self._wish(berth)
+        if not berth.outbox and not berth.wants(room):
             return False
-        fetched = berth.turn(sync, asyncs, time.monotonic())
+        fetched = berth.turn(room, time.monotonic())
         self._watch()
         if fetched.next_due is not None:
-            self._due.set(fetched.next_due, self._on_due, berth)
+            self._due[berth].set(fetched.next_due, self._on_due, berth)
         self._bring_in(fetched.jobs)
         return True
 
-    def _bring_in(self, jobs: list[RedisJob]) -> None:
+    def _bring_in(self, fetched: list[RedisJob]) -> None:
+        # While the server was asked about one of them, others may have been stopped by the fence.
+        jobs = [job for job in fetched if job.berth.held.get(job.id) is job]
         if not jobs:
             return
         for job in jobs:
@@ -297,18 +374,20 @@ class Courier:
         else:
             # They are handed out while the server is at the next trip.
             self._loop.run_callback(self._listener.on_capacity)
+        self._expect_places()
 
-    def _wish(self, berth: Berth) -> tuple[int, int]:
+    def _wish(self, berth: Berth) -> Room:
         if self._quiet:
-            return 0, 0
+            return NO_ROOM
         held = len(self._sync), len(self._async)
         sync, asyncs = self._listener.room(BATCH + held[0], BATCH + held[1])
+        free_sync, free_async = self._listener.free()
         # As long as an earlier queue has some left, a later one is not asked.
         earlier = self._berths[: self._berths.index(berth)]
-        return (
-            0 if any(each.left[0] for each in earlier) else max(0, sync - held[0]),
-            0 if any(each.left[1] for each in earlier) else max(0, asyncs - held[1]),
-        )
+        sync = 0 if any(each.left[0] for each in earlier) else max(0, sync - held[0])
+        asyncs = 0 if any(each.left[1] for each in earlier) else max(0, asyncs - held[1])
+        free_sync, free_async = max(0, free_sync - held[0]), max(0, free_async - held[1])
+        return Room(sync, asyncs, min(sync, free_sync), min(asyncs, free_async))
 
     def _beat(self, berth: Berth) -> bool:
         """Keep the lease; hear of cancels that nobody told us, and of tasks gone astray."""
@@ -317,19 +396,25 @@ class Courier:
         if beat.lost:
             raise LeaseLost
         berth.good_until = max(berth.good_until, sent + berth.lease)
+        self._doubts = 0
         self._watch()
-        self._beats += 1
-        if self._beats % _LOOK_EVERY == 0:
+        self._beats[berth] += 1
+        look = self._beats[berth] % _LOOK_EVERY == 0
+        if look:
             berth.wake()  # a look for ourselves now and then, lest a call was lost
+            berth.announce()
         for task_id, token, reason in beat.cancels:
             self._recall(berth, task_id, token, reason)
-        if beat.owned != len(berth.held) + len(berth.outbox):
+        # As many strays as phantoms hide each other from who only counts.
+        if beat.owned != len(berth.held) + len(berth.outbox) or (look and beat.owned):
             self._reconcile(berth)
         if beat.next_end is not None:
             # Sooner than our next beat only if its owner is dead: then what it held runs again.
             self._next_beat = min(self._next_beat, time.monotonic() + beat.next_end + _AFTER)
+        if beat.swept >= _SWEPT:
+            self._next_beat = min(self._next_beat, time.monotonic() + _UNPLACED)
         if beat.next_due is not None:
-            self._due.set(beat.next_due, self._on_due, berth)
+            self._due[berth].set(beat.next_due, self._on_due, berth)
         return False
 
     def _reconcile(self, berth: Berth) -> None:
@@ -343,7 +428,8 @@ class Courier:
         if strays:
             log.warning("%d tasks were booked on us without a word, and go back", len(strays))
             berth.outbox.extend(strays)
-        self._next_beat = min(self._next_beat, time.monotonic() + _SOON)
+        if berth.suspects:
+            self._next_beat = min(self._next_beat, time.monotonic() + _SOON)
         strayed = [
             job
             for job in before
@@ -362,9 +448,16 @@ class Courier:
     def _let_go(self, berth: Berth, jobs: list[RedisJob]) -> None:
         for job in jobs:
             berth.held.pop(job.id, None)
-            self._written.pop(job.id, None)
-            self.cancel(job.id)
+            self._written.pop(job.key, None)
+            self.cancel(job.key)
         self._listener.on_lost(list(jobs))
+        self._stopping.update((job.key, job) for job in jobs if job.in_worker)
+
+    def _is_stopping(self, key: str) -> bool:
+        """Whether a run under this key was told to stop, and has not ended yet."""
+        if self._stopping:
+            self._stopping = {key: job for key, job in self._stopping.items() if job.in_worker}
+        return key in self._stopping
 
     # --- what happens meanwhile
 
@@ -418,32 +511,67 @@ class Courier:
         self._fence.set(max(0.0, at - time.monotonic()), self._on_fence)
 
     def _on_fence(self) -> None:
-        """No heartbeat has got through for almost a lease.
+        """No heartbeat has got through for almost a lease: if others may be served, tasks stop.
 
-        A server that refuses connections gives our tasks to nobody: they go on. One that is
-        silent may be talking to others.
+        What becomes of them the server is told when it is back, if the lease holds then.
         """
         now = time.monotonic()
-        for berth in self._berths:
-            if berth.good_until - self._grace > now:
-                continue
-            if berth.held and self._queue.silent:
+        late = [
+            berth for berth in self._berths if berth.held and berth.good_until - self._grace <= now
+        ]
+        if late and self._is_cut_off():
+            for berth in late:
                 log.error(
                     "the server has not answered for %.1f s: the tasks of %s are stopped before"
                     " its lease ends",
                     berth.lease - (berth.good_until - now),
                     berth.ledger.base,
                 )
-                self._let_go(berth, list(berth.held.values()))
-        self._fence.set(1.0, self._on_fence)
+                jobs = list(berth.held.values())
+                settlements = [job.interrupted() for job in jobs]
+                self._let_go(berth, jobs)
+                berth.outbox.extend(settlements)
+        self._fence.set(min(1.0, self._grace / _CHECKS), self._on_fence)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the server may be giving our tasks to others, for all that is known."""
+        cut_off = self._queue.cut_off
+        if cut_off is not None:
+            return cut_off
+        if self._failing:
+            return True
+        # Perhaps this process stood still, and not the server: a heartbeat will tell.
+        self._doubts += 1
+        self._next_beat = 0.0
+        self._news.set()
+        return self._doubts > _DOUBTS
 
     def _flush(self) -> None:
-        written, self._written = self._written, {}
-        for berth in self._berths:
-            updates = [
-                (job.id, job.token, end_of(job.report()))
-                for job in written.values()
-                if job.berth is berth and job.id in berth.held
-            ]
-            for at in range(0, len(updates), BATCH):
-                berth.ledger.progress(berth.owner, updates[at : at + BATCH])
+        """Tell progress, in a greenlet of its own: no heartbeat waits for it."""
+        if self._flusher is None or self._flusher.dead:
+            written, self._written = self._written, {}
+            self._flusher = gevent.spawn(self._tell_progress, list(written.values()))
+
+    def _tell_progress(self, jobs: list[RedisJob]) -> None:
+        try:
+            for berth in self._berths:
+                updates = [
+                    (job.id, job.token, progress)
+                    for job in jobs
+                    if job.berth is berth
+                    and berth.held.get(job.id) is job
+                    and (progress := _progress_of(job)) is not None
+                ]
+                for at in range(0, len(updates), BATCH):
+                    berth.ledger.progress(berth.owner, updates[at : at + BATCH])
+        except GTaskmanError as error:
+            log.warning("the progress of %d tasks could not be told: %s", len(jobs), error)
+
+
+def _progress_of(job: RedisJob) -> bytes | None:
+    """How far it is, for the server; None if it has written what cannot be sent."""
+    try:
+        return end_of(job.report())
+    except Exception as error:
+        log.warning("the progress of task %s cannot be told: %s", job.id, error)
+        return None

@@ -64,8 +64,10 @@ class Job(msgspec.Struct, gc=False, eq=False):
     late: bool = False  # it has not, and is stopped for that
     cost: int = OVERHEAD  # bytes of memory that it takes while it waits
     handle: TaskHandle = None  # type: ignore[assignment] # it has one before it goes anywhere
+    key: str = ""  # its name in its manager: the id, unless two of its queues may have the id
 
     def __post_init__(self) -> None:
+        self.key = self.id
         payload = self.payload
         if payload.body:
             self.cost = OVERHEAD + (payload.size if payload.buffers else len(payload.body))
@@ -85,6 +87,12 @@ class Job(msgspec.Struct, gc=False, eq=False):
         return worker is not None and (
             self.processing or self.definition.is_async or worker.running_number() == self.number
         )
+
+    @property
+    def in_worker(self) -> bool:
+        """Whether a live worker holds this run: it has begun there, or may begin."""
+        worker = self.worker
+        return worker is not None and worker.alive and worker.jobs.get(self.number) is self
 
     def first_report(self) -> Report:
         """That it waits; revision 1."""

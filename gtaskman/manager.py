@@ -578,7 +578,7 @@ class TaskManager:
 
     def _on_late(self, job: Job) -> None:
         """It is in a worker, but behind another one, and was to have begun by now."""
-        if self._jobs.get(job.id) is job:
+        if self._jobs.get(job.key) is job:
             assert self._pool is not None
             job.late = True
             self._pool.cancel(job, Why.CANCELLED)
@@ -629,8 +629,8 @@ class TaskManager:
         waited_for, listening = self._gathered, self.events.callbacks
         try:
             for job, result, size, started, ended in completed:
-                if job.id not in jobs:
-                    continue  # settled already
+                if jobs.get(job.key) is not job:
+                    continue  # settled already, or its task has come back since this run was given up
                 job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
                 report = job.completed_report(result, size, started, ended)
                 settle(job, report)
@@ -643,7 +643,7 @@ class TaskManager:
                     waited_for.append(handle)
                 # Last of all: what raises before, such as KeyboardInterrupt, makes this one due
                 # again, and nothing can come between these two.
-                del jobs[job.id]
+                del jobs[job.key]
                 reports.append(report)
         finally:
             self._counts[TaskStatus.COMPLETED] += len(reports)
@@ -729,7 +729,7 @@ class TaskManager:
 
     def _finish(self, job: Job, report: Report, exception: bytes | None) -> None:
         """A task has come to its end: once, and everybody is told."""
-        if job.id not in self._jobs:
+        if self._jobs.get(job.key) is not job:
             return
         # It leaves the jobs after what must not be left out: if a signal handler raises before,
         # all of this is done again.
@@ -739,8 +739,9 @@ class TaskManager:
         job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
         self._store_last([report])
         self._limit_report(job)
-        if self._jobs.pop(job.id, None) is None:
+        if self._jobs.get(job.key) is not job:
             return  # a storage that waits has let another end come first
+        del self._jobs[job.key]
         self._counts[report.status] += 1
         if self.events.callbacks:
             self._emit(_EVENTS[report.status], report)
@@ -798,20 +799,24 @@ class TaskManager:
 
     def cancel(self, task_id: str, reason: str | None = None) -> bool:
         """Ask a task to stop, whether it waits or runs; False if no such task waits or runs."""
-        job = self._jobs.get(task_id)
+        job = self._find(task_id)
         if job is None:
             return False
         return self._home.ask(lambda: self._cancel_here(job, reason or ""))
 
+    def _find(self, task_id: str) -> Job | None:
+        """The job of this id that waits or runs here, or None."""
+        return self._jobs.get(task_id)
+
     def _cancel_here(self, job: Job, reason: str) -> bool:
-        if self._jobs.get(job.id) is not job:
+        if self._jobs.get(job.key) is not job:
             return False
         job.stop_reason = reason
         if job.number:
             assert self._pool is not None
             self._pool.cancel(job, Why.CANCELLED)
             return True
-        if self._line.cancel(job.id) is not None:
+        if self._line.cancel(job.key) is not None:
             self._lessen(job.cost)
             self.on_stopped(job, 0.0, time.monotonic())
             if self._pool is not None and self._pool.reserves:
@@ -858,12 +863,12 @@ class TaskManager:
 
     def report(self, task_id: str) -> Report | None:
         """How a task stands, or None if it is not known (any more)."""
-        job = self._jobs.get(task_id)
+        job = self._find(task_id)
         return job.report() if job is not None else self.storage.report(task_id)
 
     def handle(self, task_id: str) -> TaskHandle | None:
         """The handle of a task that waits or runs, or None."""
-        job = self._jobs.get(task_id)
+        job = self._find(task_id)
         return job.handle if job is not None else None
 
     def on(self, event: str, callback: Callback) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from gtaskman.client import Client
 from gtaskman.config import Configuration
 from gtaskman.courier import Courier
-from gtaskman.errors import GTaskmanError
 from gtaskman.handle import TaskHandle
 from gtaskman.job import Job
 from gtaskman.manager import STOPPED, State, TaskManager
@@ -46,7 +45,9 @@ class SharedManager(TaskManager):
         self._keeps = storage is not None
         # Without one the server keeps the reports, and nobody else need be told.
         super().__init__(queue, config, storage or InMemoryTaskStorage(keep=0))
-        self._returning: set[str] = set()  # jobs that are stopped, to go on elsewhere
+        self._returning: set[str] = set()  # keys of jobs that are stopped, to go on elsewhere
+        self._unable = False  # no worker can be started here
+        self.error: BaseException | None = None  # why it has ended by itself
         self.client = Client(
             self.queue.address,
             queue=self.queue.name,
@@ -109,14 +110,14 @@ class SharedManager(TaskManager):
             return
         if job.number and self._pool is not None:
             # Nobody else may begin it before it has stopped here.
-            self._returning.add(job.id)
+            self._returning.add(job.key)
             self._pool.cancel(job, Why.CANCELLED)
         else:
             self._hand_back(job)
 
     def on_stopped(self, job: Job, started: float, ended: float) -> None:
         """The task was cancelled, or is to go on elsewhere."""
-        if job.id in self._returning:
+        if job.key in self._returning:
             self._hand_back(job)
         else:
             super().on_stopped(job, started, ended)
@@ -125,7 +126,7 @@ class SharedManager(TaskManager):
         self, job: Job, failure: Failure, exception: bytes | None, started: float, ended: float
     ) -> None:
         """The task has failed: it tries again, or that was it; unless it was stopped by us."""
-        if job.id in self._returning:
+        if job.key in self._returning:
             self._hand_back(job)
         else:
             super().on_failed(job, failure, exception, started, ended)
@@ -156,13 +157,54 @@ class SharedManager(TaskManager):
 
     def room(self, sync: int, asyncs: int) -> tuple[int, int]:
         """How many of so many waiting tasks of each kind our workers could take now."""
-        return self._pool.room(sync, asyncs) if self._pool is not None else (0, 0)
+        if self._pool is None or self._unable:
+            return 0, 0
+        return self._pool.room(sync, asyncs)
+
+    def free(self) -> tuple[int, int]:
+        """How many tasks of each kind could begin at once."""
+        if self._pool is None or self._unable:
+            return 0, 0
+        return self._pool.free()
+
+    def on_ready(self) -> None:
+        """A worker is ready."""
+        self._unable = False
+        super().on_ready()
+
+    def on_unable(self, why: str) -> None:
+        """Workers cannot be started here: others run what waits, until one is ready again.
+
+        Tasks whose code cannot be imported fail, as it cannot be imported elsewhere either.
+        """
+        assert self._pool is not None
+        broken = self._pool.broken
+        if not self._unable and not broken:
+            log.error("no tasks are fetched until a worker can be started: %s", why)
+        for job in self._line.drop():
+            if job.definition.module in broken:
+                self._fail(job, broken[job.definition.module])
+            else:
+                self._hand_back(job)
+        self._unable = not broken or not self._pool.has_open
+        self._line.reconsider()
+
+    def on_started(self, job: Job) -> None:
+        """The job runs, and not for a mere moment: there may be less room than it seemed."""
+        super().on_started(job)
+        self._line.reconsider()
+
+    def on_broken(self, error: BaseException) -> None:
+        """The queue cannot be served any more: this manager stops, and ``error`` says why."""
+        log.critical("this manager stops: its queue cannot be served any more: %s", error)
+        self.error = error
+        self._home.post(self._begin_stop, self.config.stop_timeout)
 
     def on_fetched(self, jobs: list[Job]) -> None:
         """They are ours now."""
         for job in jobs:
             job.handle = TaskHandle(job, self)
-            self._jobs[job.id] = job
+            self._jobs[job.key] = job
             if not self._follows:
                 job.told = True
                 self._archive.insert(job.first_report())
@@ -172,8 +214,8 @@ class SharedManager(TaskManager):
     def _try_to_make_known(self, job: Job) -> None:
         try:
             self._make_known(job.definition)
-        except GTaskmanError as error:
-            self._line.cancel(job.id)
+        except Exception as error:
+            self._line.cancel(job.key)
             failure = Failure(FailureKind.ERROR, str(error), exc_type=type(error).__name__)
             self.on_failed(job, failure, None, 0.0, time.monotonic())
 
@@ -189,21 +231,24 @@ class SharedManager(TaskManager):
                 self._pool.cancel(job, Why.CANCELLED)
 
     def _leave(self, job: Job) -> None:
-        if self._jobs.pop(job.id, None) is not None and not self._jobs:
-            self._on_idle()
+        self._returning.discard(job.key)
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
+            if not self._jobs:
+                self._on_idle()
 
     # --- what the pool tells
 
     def on_progress(self, job: Job) -> None:
         """The task has written with its pen."""
         super().on_progress(job)
-        if job.id in self._jobs:
+        if self._jobs.get(job.key) is job:
             self._line.progress(job)
 
     def on_returned(self, jobs: list[Job]) -> None:
         """They have not run here: others may have room for them."""
         for job in jobs:
-            if job.id in self._jobs:
+            if self._jobs.get(job.key) is job:
                 self._hand_back(job)
 
     def _retry_later(self, job: Job, wait: float) -> None:
@@ -232,8 +277,15 @@ class SharedManager(TaskManager):
 
     def report(self, task_id: str) -> Report | None:
         """How a task stands, or None if it is not known (any more)."""
-        job = self._jobs.get(task_id)
+        job = self._find(task_id)
         return job.report() if job is not None else self.client.report(task_id)
+
+    def _find(self, task_id: str) -> Job | None:
+        for name in self.queue.queues:
+            job = self._jobs.get(self.queue.prefix(name) + task_id)
+            if job is not None:
+                return job
+        return None
 
     def handle(self, task_id: str) -> TaskHandle | None:
         """The handle of a task, whoever runs it, or None."""

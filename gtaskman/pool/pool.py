@@ -175,6 +175,22 @@ class Pool:
             min(asyncs, other.total_async + (other.forks + coming) * slots),
         )
 
+    def free(self) -> tuple[int, int]:
+        """How many tasks of each kind could begin at once; workers on their way count as idle.
+
+        What an idle worker could take counts for both kinds.
+        """
+        slots = self._config.max_jobs_per_process
+        idle = self._starting() + self._spare(time.monotonic())
+        asyncs = 0
+        for worker in self._workers.values():
+            if worker.open and not worker.sync and not worker.reserved:
+                if worker.asyncs:
+                    asyncs += max(0, slots - worker.asyncs)
+                else:
+                    idle += 1
+        return idle, asyncs + idle * slots
+
     def _assign(self, sync: int, asyncs: int, now: float) -> Plan[Worker]:
         return assign(
             list(self._workers.values()),

@@ -261,7 +261,8 @@ class Worker(Process):
             self.nonsense = error
         self.done += len(completed) + len(ended) - before
         self.mean = mean
-        self.stuck = False
+        if len(completed) + len(ended) > before:
+            self.stuck = False
 
     def give_back(self, number: int) -> Job | None:
         """A run has not begun and will not: its job."""

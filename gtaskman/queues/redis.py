@@ -12,6 +12,7 @@ import functools
 import itertools
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from gtaskman.envelope import (
 from gtaskman.errors import (
     ConfigurationError,
     EnvelopeError,
+    ServerError,
     TaskDefinitionError,
 )
 from gtaskman.job import Job
@@ -38,7 +40,8 @@ from gtaskman.queues.base import TaskQueue
 from gtaskman.queues.sending import Call, Sealer, check_entered, send_back
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import owner_channel
-from gtaskman.redis.ledger import STALE, Claim, Counts, Ledger, Settlement
+from gtaskman.redis.ledger import STALE, Claim, Counts, Ledger, Settlement, id_of
+from gtaskman.redis.outage import LONGEST_PAUSE
 from gtaskman.redis.record import end_of, report_without_result
 from gtaskman.redis.server import Server
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
@@ -50,7 +53,9 @@ log = logging.getLogger(__name__)
 
 BATCH = 128  # tasks that one trip settles, and that it brings
 _NOT_PARKED = (False, False)
+_AGAIN = 0.2  # seconds until a task that could not be taken in is claimed again
 _KEPT = 4096  # of definitions under limits of their senders, and of tokens that went back
+_FENCES = ("auto", "always")
 LEASE = 10.0  # seconds that an owner may be silent before its tasks are given to others
 
 
@@ -68,6 +73,8 @@ class RedisJob(Job, gc=False, eq=False):
         """The task that an envelope holds."""
         job = cls(task_id, definition, Payload(SEALED, envelope, ()), sealed.created)
         job.berth = berth
+        if berth.prefix:
+            job.key = berth.prefix + task_id
         if sealed.options.get("chunk"):
             job.flags = CHUNK
         return job
@@ -91,7 +98,16 @@ class RedisJob(Job, gc=False, eq=False):
         if not self.sealed:
             return report
         hints = Hints.of(self.definition.target)
-        value = read_result(self.sealed, hints, accept="jmp" if self.berth.signed else "jm")
+        try:
+            # Its own worker has encoded it, which is trusted with pickles, and with any size.
+            value = read_result(self.sealed, hints, accept="jmp", limit=sys.maxsize)
+        except Exception as error:
+            log.warning(
+                "listeners get the report of task %s without its result, which cannot be read: %s",
+                self.id,
+                error,
+            )
+            return report
         return msgspec.structs.replace(report, result=value)
 
     def settlement(self, report: Report) -> Settlement:
@@ -115,8 +131,29 @@ class RedisJob(Job, gc=False, eq=False):
             return self.retrial(0.0)
         return Settlement(self.id, self.token, "B")
 
+    def interrupted(self) -> Settlement:
+        """It was stopped because its lease may end before the server can be asked.
+
+        If it may have begun this counts as a loss, and one that may run only once has failed.
+        """
+        once = self.definition.at_most_once
+        begun = self.in_worker and (once or self.running)
+        return Settlement(self.id, self.token, "L") if begun else self.refund()
+
 
 _OUTCOMES = {TaskStatus.COMPLETED: "C", TaskStatus.FAILED: "F", TaskStatus.CANCELLED: "X"}
+
+
+class Room(NamedTuple):
+    """What an owner has room for: tasks that it may claim, and those that could begin at once."""
+
+    sync: int
+    asyncs: int
+    free_sync: int
+    free_async: int
+
+
+NO_ROOM = Room(0, 0, 0, 0)
 
 
 class Fetched(NamedTuple):
@@ -133,15 +170,21 @@ class LeaseLost(Exception):
 class Berth:
     """One manager's place at one queue."""
 
-    def __init__(self, ledger: Ledger, reader: Reader, lease: float) -> None:
+    def __init__(self, ledger: Ledger, reader: Reader, lease: float, prefix: str = "") -> None:
         self.ledger = ledger
         self.lease = lease
+        self.prefix = prefix  # of the keys of its jobs: two queues may have the same id
         self.held: dict[str, RedisJob] = {}  # what we own and have not settled
         self.outbox: list[Settlement] = []  # what the server does not know yet
         self.parked = _NOT_PARKED  # the kinds, sync and async, for which the server wakes us
         self.good_until = 0.0  # the monotonic time until which the lease holds for certain
         self.left = (0, 0)  # sync and async tasks that were ready beside what we took
         self.owner = _fresh_owner()
+        self.entered = False  # it holds a lease under this name
+        self.woken = True  # the server, or time, gives a reason for a turn
+        self.is_stopping: Callable[[str], bool] = _never  # whether an old run of this key goes on
+        self._announced = False
+        self._drained = _NOT_PARKED  # the kinds of which nothing was left at the last turn
         self._unheard: set[tuple[str, int]] = set()  # booked on us, as of the last heartbeat
         # Tokens of those that were, and went back; the last ones, in case their messages come late.
         self._given_back: collections.deque[int] = collections.deque(maxlen=_KEPT)
@@ -153,40 +196,63 @@ class Berth:
         """Begin again under a new name; what was held under the old one is lost."""
         self.held.clear()
         self.outbox.clear()
-        self.parked = _NOT_PARKED
+        self.parked = self._drained = _NOT_PARKED
+        self.left = (0, 0)
         self._unheard = set()
         self._given_back.clear()
         self.owner = _fresh_owner()
+        self.entered = False
+        self.woken = True
 
     def enter(self, now: float) -> None:
         """Take up the lease; ``now`` is a monotonic time."""
         self.ledger.beat(self.owner, self.lease, first=True)
-        self.ledger.announce({name: each.kind for name, each in registry.items()})
+        self.entered = True
         self.good_until = now + self.lease
+        self.announce()
 
-    def turn(self, sync: int, asyncs: int, now: float) -> Fetched:
-        """Settle what is in the outbox, and claim up to so many of each kind, in one trip.
+    def announce(self) -> None:
+        """Tell the server which tasks can be run here, unless it knows; a failure is logged."""
+        if self._announced:
+            return
+        try:
+            self.ledger.announce({name: each.kind for name, each in registry.items()})
+            self._announced = True
+        except ServerError as error:
+            log.warning(
+                "the server does not take note of the tasks known here, and is told again: %s",
+                error,
+            )
+
+    def turn(self, room: Room, now: float) -> Fetched:
+        """Settle what is in the outbox, and claim what there is ``room`` for, in one trip.
 
         Raises :class:`LeaseLost`. Tasks that cannot be read are FAILED with the next trip.
         """
         batch, calls = self.outbox[:BATCH], self._calls
-        reply = self.ledger.turn(self.owner, self.request(), batch, sync, asyncs, self.lease)
+        sync, asyncs, *free = room
+        self.woken = False
+        try:
+            reply = self.ledger.turn(
+                self.owner, self.request(), batch, sync, asyncs, self.lease, (free[0], free[1])
+            )
+        except BaseException:
+            self.woken = True
+            raise
         del self.outbox[: len(batch)]
         if reply.lost:
             raise LeaseLost
         for settled, verdict in zip(batch, reply.verdicts, strict=True):
             if verdict == STALE:
                 log.warning("the end of task %s came too late: others have it now", settled.id)
-        if sync or asyncs:
-            self.left = (reply.left_sync, reply.left_async)
-            self.parked = (
-                bool(sync) and not reply.left_sync,
-                bool(asyncs) and not reply.left_async,
-            )
-            if self._calls != calls:
-                # We were parked and woken again before we heard of the first.
-                self.parked = _NOT_PARKED
-            self.good_until = max(self.good_until, now + self.lease)
+        self.left = (reply.left_sync if sync else 0, reply.left_async if asyncs else 0)
+        self.parked = reply.parked
+        self._drained = not reply.left_sync, not reply.left_async
+        if self._calls != calls:
+            # We were parked and woken again before we heard of the first.
+            self.parked = self._drained = _NOT_PARKED
+            self.woken = True
+        self.good_until = max(self.good_until, now + self.lease)
         jobs = [job for claim in reply.claims if (job := self._take(claim)) is not None]
         return Fetched(jobs, reply.next_due)
 
@@ -195,15 +261,35 @@ class Berth:
         return f"{next(self._requests):x}"
 
     def _take(self, claim: Claim) -> RedisJob | None:
+        """The job of a claim, which is held from now on; None if it was settled right away."""
         job = self.job_of(claim.id, claim.envelope)
         if isinstance(job, str):
-            log.error("task %s cannot be run: %s", claim.id, job)
+            log.error("task %r cannot be run: %s", claim.id, job)
             self.outbox.append(_unreadable(claim, job))
             return None
-        if job.definition.at_most_once and not self.ledger.vow(self.owner, claim.id, claim.token):
+        old = self.held.get(claim.id)
+        if old is not None and old.token == claim.token:
+            return None  # told twice
+        if old is not None or self.is_stopping(job.key):
+            self.outbox.append(Settlement(claim.id, claim.token, "B", delay=_AGAIN))
+            return None
+        if job.definition.at_most_once and not self._vow(claim):
             return None
         self.held[claim.id] = job.claimed_by(claim)
         return job
+
+    def _vow(self, claim: Claim) -> bool:
+        """Have the server note that it is never handed out again; whether it may run here."""
+        try:
+            return self.ledger.vow(self.owner, claim.id, claim.token)
+        except ServerError as error:
+            log.warning(
+                "task %s goes back: the server does not take note that it may run only once: %s",
+                claim.id,
+                error,
+            )
+            self.outbox.append(Settlement(claim.id, claim.token, "B", delay=_AGAIN))
+            return False
 
     def must_ask(self, claim: Claim) -> bool:
         """Whether the server is asked before this task may run, which takes a trip."""
@@ -220,6 +306,11 @@ class Berth:
             is_async = job.definition.is_async
             self.parked = (self.parked[0] and is_async, self.parked[1] and not is_async)
         return job
+
+    @property
+    def suspects(self) -> bool:
+        """Whether the server books on us what we may yet hear of: the next look will tell."""
+        return bool(self._unheard)
 
     def stray(self, owned: dict[str, int]) -> list[Settlement]:
         """What the server books on us, and we have not heard of for two heartbeats: it goes back.
@@ -240,7 +331,11 @@ class Berth:
 
     def job_of(self, task_id: str, envelope: bytes) -> RedisJob | str:
         """The job of an envelope, or in words why there is none."""
-        read = self._reader.read(task_id, envelope)
+        try:
+            read = self._reader.read(task_id, envelope)
+        except Exception as error:  # what another party has written must not stop this one
+            log.exception("the envelope of task %r cannot be read", task_id)
+            return f"its envelope cannot be read: {type(error).__name__}: {error}"
         if isinstance(read, str):
             return read
         return RedisJob.of(task_id, *read, envelope, self)
@@ -260,14 +355,23 @@ class Berth:
             name=job.definition.name,
         )
 
-    def wants(self, sync: int, asyncs: int) -> bool:
-        """Whether there may be something for somebody who could take so many of each kind."""
-        return bool((sync and not self.parked[0]) or (asyncs and not self.parked[1]))
+    def wants(self, room: Room) -> bool:
+        """Whether a turn has a use: there may be something to claim, or free places to be told."""
+        if self.woken:
+            return True
+        sync, asyncs, free_sync, free_async = room
+        return bool(
+            (sync and not self._drained[0])
+            or (asyncs and not self._drained[1])
+            or (free_sync and not self.parked[0])
+            or (free_async and not self.parked[1])
+        )
 
     def wake(self) -> None:
-        """There may be something, the server says."""
+        """There may be something, the server says; a turn also wakes others, if it is for them."""
         self._calls += 1
-        self.parked = _NOT_PARKED
+        self.parked = self._drained = _NOT_PARKED
+        self.woken = True
 
     def subscribe(
         self, on_message: Callable[[Berth, bytes], None], on_again: Callable[[Berth], None]
@@ -283,8 +387,13 @@ class Berth:
 
     def settle(self, job: RedisJob, settlement: Settlement) -> None:
         """It is ours no longer: said with the next trip."""
-        if self.held.pop(job.id, None) is not None:
+        if self.held.get(job.id) is job:
+            del self.held[job.id]
             self.outbox.append(settlement)
+
+
+def _never(_key: str) -> bool:
+    return False
 
 
 def _unreadable(claim: Claim, why: str) -> Settlement:
@@ -360,7 +469,12 @@ class RedisTaskQueue(TaskQueue):
     the seconds for which an owner may be silent. ``accept`` are the codecs that are let in
     (letters of :mod:`gtaskman.envelope`), ``keyring`` the keys that must have signed what comes.
 
+    While no heartbeat gets through, a manager stops its tasks before its lease ends, unless the
+    server refuses connections, or loads its data: then it serves nobody else either. Where a proxy
+    or a firewall may refuse this host alone, ``fence="always"`` stops them in that case as well.
+
     Each method is one trip to the server, or more; a manager works with :meth:`berths` instead.
+    Raises :class:`ConfigurationError` for an unknown ``fence``.
     """
 
     remote = True
@@ -376,7 +490,11 @@ class RedisTaskQueue(TaskQueue):
         keyring: Keyring | None = None,
         max_envelope: int = TASK_LIMIT,
         patience: float | None = None,
+        fence: str = "auto",
     ) -> None:
+        if fence not in _FENCES:
+            raise ConfigurationError(f"fence={fence!r} is neither 'auto' nor 'always'", "fence")
+        self._fence = fence
         self.address = Address.parse(url) if isinstance(url, str) else url
         self.namespace = namespace or self.address.namespace
         self.queues = tuple(queues)
@@ -386,7 +504,9 @@ class RedisTaskQueue(TaskQueue):
         self._accept = accept
         self._max_envelope = max_envelope
         self._sealer = Sealer("json", keyring, max_envelope)
-        self._server = Server(self.address, patience=patience)
+        # A lease must not end while the next try is waited for.
+        longest = min(LONGEST_PAUSE, lease / 8)
+        self._server = Server(self.address, patience=patience, longest_pause=longest)
         self._own: list[Berth] = []
         self._ledgers: list[Ledger] = []
         self._handed: list[tuple[Berth, Handed]] = []  # claimed for us, and not asked for yet
@@ -407,12 +527,21 @@ class RedisTaskQueue(TaskQueue):
 
     def _berth(self, ledger: Ledger) -> Berth:
         reader = Reader(self._accept, self.keyring, ledger.queue, self._max_envelope)
-        return Berth(ledger, reader, self.lease)
+        return Berth(ledger, reader, self.lease, self.prefix(ledger.queue))
+
+    def prefix(self, name: str) -> str:
+        """What stands before the ids of one of the queues where ids of several are told apart."""
+        return "" if name == self.name else f"{name}\n"
 
     @property
-    def silent(self) -> bool:
-        """Whether the server does not answer, though nobody has refused a connection to it."""
-        return self._server.silent
+    def cut_off(self) -> bool | None:
+        """Whether the server may be serving others while it does not serve us; None while it does.
+
+        A server that refuses connections, or loads its data, serves nobody, unless
+        ``fence="always"`` says that a refusal may concern this host alone.
+        """
+        cut_off = self._server.cut_off
+        return True if cut_off is False and self._fence == "always" else cut_off
 
     def close(self) -> None:
         """Let go of the server."""
@@ -462,7 +591,7 @@ class RedisTaskQueue(TaskQueue):
                 jobs.append(job)
                 sync, asyncs = (sync, asyncs - 1) if job.definition.is_async else (sync - 1, asyncs)
         for berth in self._places():
-            fetched = berth.turn(sync, asyncs, time.monotonic()).jobs
+            fetched = berth.turn(Room(sync, asyncs, sync, asyncs), time.monotonic()).jobs
             self._say(berth)
             jobs.extend(fetched)
             taken = sum(job.definition.is_async for job in fetched)
@@ -590,7 +719,7 @@ class RedisTaskQueue(TaskQueue):
     def _say(self, berth: Berth) -> None:
         """Send what is in the outbox."""
         while berth.outbox:
-            berth.turn(0, 0, time.monotonic())
+            berth.turn(NO_ROOM, time.monotonic())
 
     def __repr__(self) -> str:
         return f"<RedisTaskQueue {self.address} {','.join(self.queues)}>"
@@ -618,12 +747,12 @@ class Recall(NamedTuple):
 def read_call(data: bytes) -> Handed | Recall | None:
     """What an owner is told; None for a mere wake-up."""
     head, _, body = data.partition(b"\n")
-    letter, *words = head.decode().split(" ", 4)
+    letter, *words = id_of(head).split(" ", 4)
     if letter == "t":
         token, room, ttl, task_id = words
         start_within = int(ttl) / 1000 or None
         return Handed(Claim(task_id, int(token), 1, 0, start_within, body), int(room))
     if letter == "x":
-        token, task_id = head.decode().split(" ", 2)[1:]
+        token, task_id = id_of(head).split(" ", 2)[1:]
         return Recall(task_id, int(token), body.decode(errors="replace"))
     return None

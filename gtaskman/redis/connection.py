@@ -8,6 +8,7 @@ use. Who sends again what got no reply is decided by ``Server``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import time
@@ -34,10 +35,14 @@ class ConnectionLost(Exception):
 
     * ``opened``: it had been there, so that what was sent over it may have been done.
     * ``silent``: nothing refused; there just was no answer.
+    * ``for_all``: whoever asks it meets the same, so that it serves nobody else meanwhile.
     """
 
-    def __init__(self, reason: str, *, opened: bool = True, silent: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, opened: bool = True, silent: bool = False, for_all: bool = False
+    ) -> None:
         super().__init__(reason)
+        self.for_all = for_all
         self.reason = reason
         self.opened = opened
         self.silent = silent
@@ -270,7 +275,10 @@ def _broken(error: OSError, opened: bool = True) -> ConnectionLost:
         return ConnectionLost("cannot be found by its name", opened=False)
     text = (error.strerror or str(error)).lower()
     silent = "timed out" in text or "unreachable" in text
-    return ConnectionLost(f"cannot be reached ({text})", opened=opened, silent=silent)
+    for_all = error.errno in (errno.ECONNREFUSED, errno.ENOENT)
+    return ConnectionLost(
+        f"cannot be reached ({text})", opened=opened, silent=silent, for_all=for_all
+    )
 
 
 def _wants_more(error: OSError) -> bool:

@@ -33,6 +33,8 @@ _AWAY = {
     "NOREPLICAS": "has too few replicas to take writes",
     "BUSY": "is busy with somebody's script",
 }
+# Of these, those that everybody meets who asks for the same keys, on whichever node.
+_FOR_ALL = ("LOADING", "MISCONF", "BUSY")
 # Redis 6 wraps the error of a command in a script into one of the script.
 _IN_SCRIPT = re.compile(r"@?user_script: ?\d+: -?([A-Z]+) ")
 
@@ -156,7 +158,8 @@ class Errand:
         elif code in ("MOVED", "ASK"):
             self._follow(code, text)
         elif (why := why_away(error)) is not None:
-            self._wait(self._server.outage(self._base, ConnectionLost(why)))
+            lost = ConnectionLost(why, for_all=meets_all(error))
+            self._wait(self._server.outage(self._base, lost))
         else:
             raise ServerError(text, code)
 
@@ -174,8 +177,17 @@ class Errand:
 
 def why_away(error: Exception) -> str | None:
     """Why a server does not serve that answers with this error, if it will pass by itself."""
+    return _AWAY.get(_code(error))
+
+
+def meets_all(error: Exception) -> bool:
+    """Whether a server that answers with this error serves nobody else either."""
+    return _code(error) in _FOR_ALL
+
+
+def _code(error: Exception) -> str:
     text = str(error)
     code = text.split(" ", 1)[0]
     if code == "ERR" and (found := _IN_SCRIPT.search(text)):
         code = found[1]
-    return _AWAY.get(code)
+    return code

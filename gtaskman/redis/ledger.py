@@ -69,7 +69,7 @@ class Settlement(NamedTuple):
 
     ``outcome``: ``C``, ``F`` or ``X``, the end; ``R``, try again after ``delay`` seconds, behind
     all others; ``L``, likewise, and it took a worker with it, which counts as a loss; ``B``, it has
-    not run: back to its place, not counted.
+    not run: back to its place, not counted, and not claimed again for ``delay`` seconds.
     """
 
     id: str
@@ -107,6 +107,7 @@ class Turn(NamedTuple):
     next_due: float | None
     left_sync: int
     left_async: int
+    parked: tuple[bool, bool] = (False, False)  # the kinds, sync and async, that it is woken for
 
 
 class Cancel(NamedTuple):
@@ -324,7 +325,7 @@ class Ledger:
         reply = self._script(scripts.BEAT, owner, _milliseconds(lease), int(first))
         lost, owned, cancels, due, paused, reaped, swept, end = reply
         asked = [
-            Cancel(task_id.decode(), int(token), reason.decode(errors="replace"))
+            Cancel(id_of(task_id), int(token), reason.decode(errors="replace"))
             for task_id, token, reason in zip(*[iter(cancels)] * 3, strict=True)
         ]
         return Beat(bool(lost), owned, asked, _due(due), bool(paused), reaped, swept, _due(end))
@@ -337,18 +338,21 @@ class Ledger:
         sync: int,
         asyncs: int,
         lease: float,
+        free: tuple[int, int] | None = None,
     ) -> Turn:
         """Settle what came to an end, and claim up to ``sync`` and ``asyncs`` tasks of each kind.
 
         Both may be empty; 128 tasks at most are claimed, and the lease is renewed. Under the same
-        ``request``, another one for each turn, it gives the same batch again. An owner that asked
-        for more than was ready is parked, and woken on its channel.
+        ``request``, another one for each turn, it gives the same batch again. An owner that has
+        ``free`` places, for tasks that could begin at once (as many as it claims if None), is
+        parked if nothing is left for them, and woken on its channel.
         """
         verdicts: list[int] = []
         batches = list(_batches(settlements, _size_of_settlement)) or [settlements]
         for batch in batches[:-1]:
-            verdicts += self._turn(owner, request, batch, 0, 0, lease).verdicts
-        turn = self._turn(owner, request, batches[-1], sync, asyncs, lease)
+            verdicts += self._turn(owner, request, batch, (0, 0), lease, (0, 0)).verdicts
+        room = sync, asyncs
+        turn = self._turn(owner, request, batches[-1], room, lease, room if free is None else free)
         return turn._replace(verdicts=verdicts + turn.verdicts) if verdicts else turn
 
     def _turn(
@@ -356,22 +360,24 @@ class Ledger:
         owner: str,
         request: str,
         settlements: Sequence[Settlement],
-        sync: int,
-        asyncs: int,
+        room: tuple[int, int],
         lease: float,
+        free: tuple[int, int],
     ) -> Turn:
-        args: list[Any] = [owner, request, _milliseconds(lease), sync, asyncs]
+        args: list[Any] = [owner, request, _milliseconds(lease), *room, *free]
         for task_id, token, outcome, end, result, delay in settlements:
-            args += (task_id, token, outcome, _milliseconds(delay), body_of(end, result))
+            raw = task_id if task_id.isascii() else id_to_bytes(task_id)
+            args += (raw, token, outcome, _milliseconds(delay), body_of(end, result))
         reply = self._script(scripts.TURN, *args)
-        lost, verdicts, flat, due, left_sync, left_async = reply
+        lost, verdicts, flat, due, left_sync, left_async, *parked = reply
         claims = [
-            Claim(task_id.decode(), int(token), attempt, losses, _due(within), envelope)
+            Claim(id_of(task_id), int(token), attempt, losses, _due(within), envelope)
             for task_id, token, attempt, losses, within, envelope in zip(
                 *[iter(flat)] * 6, strict=True
             )
         ]
-        return Turn(bool(lost), verdicts, claims, _due(due), left_sync, left_async)
+        woken_for = (bool(parked[0]), bool(parked[1]))
+        return Turn(bool(lost), verdicts, claims, _due(due), left_sync, left_async, woken_for)
 
     def progress(self, owner: str, updates: Sequence[tuple[str, int, bytes]]) -> int:
         """Keep how far running tasks are, each an id, its token and a blob; gives how many it was.
@@ -380,20 +386,20 @@ class Ledger:
         """
         kept = 0
         for batch in _batches(updates, _size_of_update):
-            kept += self._script(scripts.PROGRESS, owner, *[each for up in batch for each in up])
+            args = [each for up in batch for each in (id_to_bytes(up[0]), *up[1:])]
+            kept += self._script(scripts.PROGRESS, owner, *args)
         return kept
 
     def owned(self, owner: str) -> dict[str, int]:
         """The tasks that an owner holds, and their tokens."""
         flat = self.server.call(self.base, "HGETALL", f"{self.base}:o:{owner}")
         return {
-            task_id.decode(): int(token)
-            for task_id, token in zip(flat[::2], flat[1::2], strict=True)
+            id_of(task_id): int(token) for task_id, token in zip(flat[::2], flat[1::2], strict=True)
         }
 
     def vow(self, owner: str, task_id: str, token: int) -> bool:
         """Mark a running task as one that is never handed out again; False if it is not held."""
-        return bool(self._script(scripts.VOW, owner, task_id, token))
+        return bool(self._script(scripts.VOW, owner, id_to_bytes(task_id), token))
 
     def resign(self, owner: str) -> None:
         """The clean end of an owner: what it still holds goes back, not counted.
@@ -441,6 +447,16 @@ def find(
 
 
 # --- what the scripts take -----------------------------------------------------------------------
+
+
+def id_of(raw: bytes) -> str:
+    """An id as text; one that another party wrote may have bytes that are no UTF-8."""
+    return raw.decode(errors="surrogateescape")
+
+
+def id_to_bytes(task_id: str) -> bytes:
+    """The bytes that :func:`id_of` made this text of."""
+    return task_id.encode(errors="surrogateescape")
 
 
 def _arguments(entry: Entry) -> tuple[Any, ...]:

@@ -223,7 +223,9 @@ class _Call:
 def _copy(error: ConnectionLost | ServerError) -> Exception:
     """The same to raise in another greenlet: an exception carries one traceback."""
     if isinstance(error, ConnectionLost):
-        return ConnectionLost(error.reason, opened=error.opened, silent=error.silent)
+        return ConnectionLost(
+            error.reason, opened=error.opened, silent=error.silent, for_all=error.for_all
+        )
     return ServerError(str(error), error.code)
 
 

@@ -28,6 +28,7 @@ class Outage:
     def __init__(self, server: Server, base: str, lost: ConnectionLost, pause: Pause) -> None:
         self.reason = lost.reason
         self.silent = lost.silent
+        self.for_all = lost.for_all
         self.since = time.monotonic()
         self.forgotten = False
         self._server = server
@@ -62,7 +63,7 @@ class Outage:
         try:
             self._server.look(self._base)
         except ConnectionLost as lost:
-            self.reason, self.silent = lost.reason, lost.silent
+            self.reason, self.silent, self.for_all = lost.reason, lost.silent, lost.for_all
             return False
         except ForkedManagerError:
             pass

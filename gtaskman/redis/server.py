@@ -28,7 +28,7 @@ from gtaskman.errors import GTaskmanError, ServerError
 from gtaskman.redis.address import Address, Node
 from gtaskman.redis.confirming import Confirming
 from gtaskman.redis.connection import Connection, ConnectionLost, pack
-from gtaskman.redis.errand import Errand, why_away
+from gtaskman.redis.errand import Errand, meets_all, why_away
 from gtaskman.redis.link import Link
 from gtaskman.redis.outage import LONGEST_PAUSE, Outage, Pause
 from gtaskman.redis.scripts import Script
@@ -205,6 +205,16 @@ class Server:
         """Whether it is away and refuses nothing, but does not answer: stopped, or cut off."""
         return any(outage.silent for outage in self._outages.values())
 
+    @property
+    def cut_off(self) -> bool | None:
+        """Whether it may be serving others while it does not serve us; None while it does.
+
+        False if whoever asks it meets the same: it refuses connections, or is loading its data.
+        """
+        if not self._outages:
+            return None
+        return not all(outage.for_all for outage in self._outages.values())
+
     def on_away(self, callback: Callable[[str], object]) -> None:
         """Call ``callback`` with the reason, in words, when the server goes away."""
         self._on_away.append(callback)
@@ -294,7 +304,7 @@ class Server:
         share = self._topology.share(base)
         outage = self._outages.get(share)
         if outage is None:
-            pause = self._pauses.setdefault(share, Pause())
+            pause = self._pauses.setdefault(share, Pause(self.longest_pause))
             outage = self._outages[share] = Outage(self, base, lost, pause)
             log.warning("the Redis server %s is away: it %s", self.address, lost.reason)
             _tell(self._on_away, lost.reason)
@@ -316,7 +326,7 @@ class Server:
         except ServerError:
             return
         if isinstance(reply, ReplyError) and (why := why_away(reply)) is not None:
-            raise ConnectionLost(why)
+            raise ConnectionLost(why, for_all=meets_all(reply))
 
     def ended(self, base: str, outage: Outage) -> None:
         """It is back."""

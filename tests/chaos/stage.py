@@ -28,7 +28,18 @@ from gtaskman.redis.server import Server
 _STILL = 4  # leases without any change, after which nothing will ever change
 _PATIENCE = 60.0
 _SWEPT = {"st", "names"}  # keys of an empty queue
-_TOTALS = {"seq", "tok", "tick", "lease", "queued", "C", "F", "X", "none"}  # fields of its state
+_TOTALS = {
+    "seq",
+    "tok",
+    "tick",
+    "lease",
+    "short",
+    "queued",
+    "C",
+    "F",
+    "X",
+    "none",
+}  # fields of its state
 
 _AGE = """
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do redis.call('ZADD', KEYS[1], 1, id) end

@@ -577,6 +577,7 @@ def test_finished_ones_are_forgotten_after_their_time(ledger):
     keys = ledger.server.call(ledger.base, "KEYS", f"{ledger.base}:*")
     assert {key.decode().removeprefix(ledger.base) for key in keys} == {
         ":own",
+        ":ol",
         ":st",
         ":ids",
         ":ida",
@@ -1114,7 +1115,7 @@ class Story:
         chance, request = self.random, next(requests)
         batch = [
             entry(
-                self.some_id(),
+                f"t{number}",
                 kind=chance.choice("sa"),
                 priority=chance.choice([0, 0, 0, 5, -5]),
                 delay=chance.choice([0, 0, 0, 3]),
@@ -1124,7 +1125,7 @@ class Story:
                 max_losses=2,
                 result_ttl=chance.choice([0, 30]),
             )
-            for _ in range(chance.randrange(1, 5))
+            for number in chance.sample(range(40), chance.randrange(1, 5))
         ]
         answers = self.ledger.enqueue(batch, request)
         assert self.ledger.enqueue(batch, request)[0] == answers[0]

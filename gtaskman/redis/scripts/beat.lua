@@ -5,13 +5,43 @@
 -- Sent again: renews once more, keeps house once more.
 
 local owner, lease, first = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
-local OWNERS = B .. ':own'
+local OWNERS, LEASES = B .. ':own', B .. ':ol'
 
--- If nobody has beaten for half a lease, the server was away, and not its owners: each of them
--- gets a fresh lease. Likewise if the clock went back.
-local function give_fresh_leases()
-  local all = call('ZRANGEBYSCORE', OWNERS, 0, '+inf')
-  for _, each in ipairs(all) do call('ZADD', OWNERS, NOW + lease, each) end
+-- Owners beat four times in their lease. If there was no beat for longer, the server was away, and
+-- its owners were not: they get fresh leases, each as long as its own. Each owner's lease is kept in
+-- `ol`, below zero once it was renewed in this way and the owner has not beaten since.
+--
+-- * No beat for half the lease of the last owner that beat, or the clock went back: all of them.
+-- * No beat for half of shorter leases: those owners, if they were alive at the last beat; once,
+--   so that the lease of one that died meanwhile ends all the same.
+local function renew_leases(since, gap, all)
+  local leases, shortest = call('HGETALL', LEASES), nil
+  local own = {}
+  for at = 1, #leases, 2 do
+    local theirs = tonumber(leases[at + 1])
+    own[leases[at]] = theirs
+    shortest = math.min(shortest or math.abs(theirs), math.abs(theirs))
+  end
+  local flat = call('ZRANGEBYSCORE', OWNERS, all and 0 or S(since), '+inf', 'WITHSCORES')
+  for at = 1, #flat, 2 do
+    local each, ends, theirs = flat[at], tonumber(flat[at + 1]), own[flat[at]] or lease
+    if each ~= owner and (all or (theirs > 0 and gap > theirs / 2)) then
+      local fresh_end = NOW + math.abs(theirs)
+      if NOW >= since then fresh_end = math.max(ends, fresh_end) end
+      call('ZADD', OWNERS, S(fresh_end), each)
+      if not all then call('HSET', LEASES, each, S(-theirs)) end
+    end
+  end
+  call('HSET', STATE, 'short', S(shortest or lease))
+end
+
+local function mind_leases(last, last_lease, shortest)
+  local gap = NOW - last
+  if gap > last_lease / 2 or gap < 0 then
+    renew_leases(last, gap, true)
+  elseif gap > shortest / 2 then
+    renew_leases(last, gap, false)
+  end
 end
 
 -- A record whose owner died under it: back to its place, with the loss counted.
@@ -51,7 +81,8 @@ local function reap(budget)
     end
     if call('EXISTS', O) == 0 then
       call('ZREM', OWNERS, each)
-      call('HDEL', STATE, 'b:' .. each)
+      call('HDEL', STATE, 'b:' .. each, 'lc:' .. each)
+      call('HDEL', LEASES, each)
       call('DEL', B .. ':cx:' .. each)
     end
   end
@@ -62,9 +93,13 @@ local function cancels()
   local asked = {}
   for _, id in ipairs(call('SRANDMEMBER', B .. ':cx:' .. owner, 128)) do
     local h = call('HMGET', T(id), 't', 'x')
-    asked[#asked + 1] = id
-    asked[#asked + 1] = h[1]
-    asked[#asked + 1] = h[2]
+    if h[1] and h[2] then
+      asked[#asked + 1] = id
+      asked[#asked + 1] = h[1]
+      asked[#asked + 1] = h[2]
+    else -- its record was deleted by hand
+      call('SREM', B .. ':cx:' .. owner, id)
+    end
   end
   return asked
 end
@@ -82,10 +117,12 @@ if (not deadline and not first) or (deadline and tonumber(deadline) < 0) then
 end
 call('ZADD', OWNERS, NOW + lease, owner)
 
-local state = call('HMGET', STATE, 'tick', 'paused')
-local last = tonumber(state[1] or NOW)
-if NOW - last > lease / 2 or NOW < last then give_fresh_leases() end
+local state = call('HMGET', STATE, 'tick', 'paused', 'lease', 'short')
+local shortest = math.min(tonumber(state[4] or lease), lease)
+call('HSET', LEASES, owner, S(lease))
+mind_leases(tonumber(state[1] or NOW), tonumber(state[3] or lease), shortest)
 call('HSET', STATE, 'tick', MOMENT, 'lease', S(lease))
+if shortest ~= tonumber(state[4] or -1) then call('HSET', STATE, 'short', S(shortest)) end
 local reaped = reap(256)
 local due = promote(128)
 expire(128)

@@ -21,7 +21,8 @@ local function hand_over(id, kind, ttl, envelope)
   if not owner or ready(kind) > 0 then return end
   local deadline = call('ZSCORE', B .. ':own', owner)
   -- Only to one that has been heard of lately: one that hangs would keep it for its whole lease.
-  if not deadline or tonumber(deadline) - NOW < HEARD * tonumber(state[5] or 0) then return end
+  local lease = math.abs(tonumber(call('HGET', B .. ':ol', owner) or state[5] or 0))
+  if not deadline or tonumber(deadline) - NOW < HEARD * lease then return end
   local token = S(math.max(US, tonumber(state[4] or 0) + 1))
   -- A server that refuses writes does so at the first one: that stands before the message.
   call('HSET', STATE, 'tok', token)

@@ -196,13 +196,18 @@ local function release(owner, ids)
   call('ZREM', B .. ':run', unpack(ids))
 end
 
--- Back to its place, as if it had never been claimed. It must still start in time.
-local function refund(id, r, token)
+-- Back to its place, as if it had never been claimed; claimed again after `delay` ms at the
+-- earliest, if that is given. It must still start in time.
+local function refund(id, r, token, delay)
   local attempt = call('HINCRBY', T(id), 'a', -1)
   call('HSET', T(id), 'st', 'W', 'lt', token)
   call('HDEL', T(id), 'ow', 'pg', 'b')
   if r.sb and attempt == 0 then call('ZADD', B .. ':tl', r.sb, id) end
-  place(id, r)
+  if delay and delay > 0 then
+    postpone(id, r, NOW + delay)
+  else
+    place(id, r)
+  end
 end
 
 -- --- the end -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 -- Gives how many were kept: only those that this owner holds under these tokens.
 -- Sent again: keeps and tells the same again.
 
+relieve()
 local O = B .. ':o:' .. ARGV[1]
 local kept = 0
 for at = 2, #ARGV, 3 do

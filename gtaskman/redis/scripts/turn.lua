@@ -1,17 +1,22 @@
 -- Settles what an owner's tasks came to, and claims what it has room for.
--- ARGV: owner request lease_ms sync async, then for each settlement: id token outcome delay_ms body
+-- ARGV: owner request lease_ms sync async park_sync park_async, then for each settlement:
+--   id token outcome delay_ms body
+-- The first two numbers are the most it claims; the others, how many of them could begin at once.
 -- Outcomes: C F X the end; R tries again after the delay; L likewise, with a loss counted; B goes
--- back, not counted.
--- Gives {lost, verdicts, claims, next due in ms or -1, ready and left: sync, async};
+-- back, not counted, and is not claimed before the delay is over.
+-- Gives {lost, verdicts, claims, next due in ms or -1, ready and left: sync, async, parked (1 or 0):
+--   sync, async};
 --   verdicts: 1 done, 2 done before, 0 stale (the lease was lost: refused), -1 no such record;
 --   claims, flat: id token attempt losses envelope.
--- An owner that asked for more than it got is parked, to be woken when there is something.
+-- An owner with free places that found nothing more is parked, to be woken when there is something.
 -- Sent again: settled ones are known by their tokens; the last batch by its request.
 
 local owner, request, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local room = {s = tonumber(ARGV[4]), a = tonumber(ARGV[5])}
+local free = {s = tonumber(ARGV[6]), a = tonumber(ARGV[7])}
 local O = B .. ':o:' .. owner
 local MOST = 128 -- in one batch
+local APART = 250 -- ms that a task on its last chance waits for another one
 
 -- --- settling ------------------------------------------------------------------------------------
 
@@ -48,11 +53,11 @@ local function settle(id, token, outcome, delay, body)
   if not over and r.x then
     finish(id, r, 'X', token, '', r.x)
   elseif outcome == 'B' then
-    refund(id, r, token)
+    refund(id, r, token, tonumber(delay))
   elseif over then
     finish(id, r, outcome, token, body)
   elseif r.on then -- it was to be handed out once
-    finish(id, r, 'F', token, body)
+    finish(id, r, 'F', token, body, body == '' and 'lost' or nil)
   else
     if outcome == 'L' then call('HINCRBY', T(id), 'lo', 1) end
     retry(id, r, token, tonumber(delay))
@@ -62,11 +67,11 @@ end
 
 local function settle_all()
   local verdicts, ids, settled = {}, {}, {}
-  for at = 6, #ARGV, 5 do ids[#ids + 1] = ARGV[at] end
+  for at = 8, #ARGV, 5 do ids[#ids + 1] = ARGV[at] end
   if #ids == 0 then return verdicts end
   local held = {}
   for at, token in ipairs(call('HMGET', O, unpack(ids))) do held[ids[at]] = token end
-  for at = 6, #ARGV, 5 do
+  for at = 8, #ARGV, 5 do
     local id, token = ARGV[at], ARGV[at + 1]
     if held[id] == token then
       held[id] = nil
@@ -125,7 +130,7 @@ local function batch_again(last)
     local h = call('HMGET', T(each[1]), 'a', 'lo', 'k', 'sb')
     if h[1] then
       hand_out(each[1], S(each[2]), h[1], h[2], h[4])
-      room[h[3]] = room[h[3]] - 1
+      free[h[3]] = free[h[3]] - 1
     end
   end
   return true
@@ -164,17 +169,35 @@ local function batch()
   return taken
 end
 
--- Tokens rise, whatever the clock does.
+local last_chance -- the task on its last chance that this batch has claimed
+
+-- One more loss makes it poison: then no other such task may be held by the owner that it would
+-- take with it. So what was lost beside a task that kills its managers is not given up with it.
+local function must_wait(id, losses, most)
+  losses = tonumber(losses or 0)
+  if losses == 0 or losses < tonumber(most) - 1 then return false end
+  local field = 'lc:' .. owner
+  local other = last_chance or call('HGET', STATE, field)
+  if other and other ~= id and (last_chance or call('HEXISTS', O, other) == 1) then return true end
+  last_chance = id
+  call('HSET', STATE, field, id)
+  return false
+end
+
+-- Tokens rise, whatever the clock does. Gives whether it has put any task off.
 local function claim(taken, last_token)
   local first = math.max(US, last_token + 1)
   local token = first - 1
-  local running, owned = {}, {}
+  local running, owned, put_off = {}, {}, false
   for _, each in ipairs(taken) do
     local id = each[1]
-    local h = call('HMGET', T(id), 'q', 'a', 'lo', 'sb')
+    local h = call('HMGET', T(id), 'q', 'a', 'lo', 'sb', 'ml')
     if h[4] then call('ZREM', B .. ':tl', id) end
     if h[4] and tonumber(h[4]) <= NOW and tonumber(h[2] or 0) == 0 then
       finish(id, load(id), 'F', nil, '', 'expired')
+    elseif h[1] and must_wait(id, h[3], h[5]) then
+      put_off = true
+      postpone(id, {k = each[3], q = h[1]}, NOW + APART)
     elseif h[1] then
       token = token + 1
       local said, attempt = S(token), tonumber(h[2] or 0) + 1
@@ -184,23 +207,26 @@ local function claim(taken, last_token)
       owned[#owned + 1] = id
       owned[#owned + 1] = said
       hand_out(id, said, attempt, h[3], h[4])
-      room[each[3]] = room[each[3]] - 1
+      free[each[3]] = free[each[3]] - 1
     end
   end
-  if token < first then return end
+  if token < first then return put_off end
   call('ZADD', B .. ':run', unpack(running))
   call('HSET', O, unpack(owned))
   call('HSET', STATE, 'tok', S(token), 'b:' .. owner, request .. ' ' .. S(first) .. ' ' .. S(token))
+  return put_off
 end
 
 local function park(kind, left)
-  if room[kind] > 0 and left == 0 then call('ZADD', B .. ':id' .. kind, S(-room[kind]), owner) end
+  if free[kind] <= 0 or left > 0 then return 0 end
+  call('ZADD', B .. ':id' .. kind, S(-free[kind]), owner)
+  return 1
 end
 
 local deadline = call('ZSCORE', B .. ':own', owner)
 if not deadline or tonumber(deadline) < 0 then
   close()
-  return {1, verdicts, {}, -1, 0, 0}
+  return {1, verdicts, {}, -1, 0, 0, 0, 0}
 end
 call('ZADD', B .. ':own', S(NOW + lease), owner)
 call('ZREM', B .. ':ids', owner)
@@ -212,14 +238,13 @@ expire(128)
 local state = call('HMGET', STATE, 'tok', 'paused', 'b:' .. owner)
 if not batch_again(state[3]) and not state[2] then
   local taken = batch()
-  if #taken > 0 then claim(taken, tonumber(state[1] or 0)) end
+  if #taken > 0 and claim(taken, tonumber(state[1] or 0)) then due = next_due() end
 end
 add_envelopes()
 if not state[2] then left = {s = ready('s'), a = ready('a')} end
-park('s', left.s)
-park('a', left.a)
+local parked = {park('s', left.s), park('a', left.a)}
 fresh = {}
 close(state[2])
 wake('s', left.s) -- what is left is for others
 wake('a', left.a)
-return {0, verdicts, claims, due, left.s, left.a}
+return {0, verdicts, claims, due, left.s, left.a, parked[1], parked[2]}
