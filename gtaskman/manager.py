@@ -630,7 +630,7 @@ class TaskManager:
         try:
             for job, result, size, started, ended in completed:
                 if jobs.get(job.key) is not job:
-                    continue  # settled already, or its task has come back since this run was given up
+                    continue  # settled already, or given up, and its task is back
                 job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
                 report = job.completed_report(result, size, started, ended)
                 settle(job, report)
