@@ -10,6 +10,8 @@ from typing import Any
 import gevent
 from greenlet import GreenletExit
 
+from gtaskman.loops import SupervisedLoop
+
 log = logging.getLogger(__name__)
 
 Callback = Callable[[Any], object]
@@ -25,7 +27,7 @@ class Events:
     def __init__(self) -> None:
         self.callbacks: dict[str, list[tuple[Callback, bool]]] = {}  # empty if nobody listens
         self._due: collections.deque[tuple[str, Any]] = collections.deque()
-        self._greenlet: gevent.Greenlet | None = None
+        self._loop = SupervisedLoop("the dispatcher of events", self._deliver)
 
     def on(self, event: str, callback: Callback) -> None:
         """Call ``callback(payload)`` at every ``event``."""
@@ -52,8 +54,8 @@ class Events:
         if event not in self.callbacks:
             return
         self._due.append((event, payload))
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._deliver)
+        if not self._loop.running:
+            self._loop.start()
 
     def _add(self, event: str, callback: Callback, once: bool) -> None:
         if not callable(callback):
@@ -70,7 +72,6 @@ class Events:
                     registered[0](payload)
                 except (Exception, gevent.Timeout, GreenletExit):
                     log.exception("a callback of %r raised; nothing else is disturbed", event)
-        self._greenlet = None
 
     def _remove(self, event: str, registered: tuple[Callback, bool]) -> None:
         left = [each for each in self.callbacks.get(event, ()) if each is not registered]

@@ -127,6 +127,8 @@ class TaskManager:
         self.batches = 0  # how many batches of ends are being worked off, one within the other
         self._gathered: list[TaskHandle] = []  # handles whose waiters are woken after that
         self._ready = Latch()
+        self.failure: BaseException | None = None
+        """Why the manager stopped by itself; None while it runs, and after an ordinary stop."""
         self._stop_at = float("inf")  # when tasks have had time enough, on the monotonic clock
         self._drained: Latch | None = None
         self._companions: list[Companion] = []
@@ -216,6 +218,16 @@ class TaskManager:
         elif self._drained is not None:
             self._drained.open()
 
+    def fail(self, error: BaseException) -> None:
+        """Stop with an error, because a loop that the manager needs cannot work; on its hub.
+
+        Running tasks get ``Configuration.stop_timeout``, as in a stop; ``failure`` keeps the error.
+        """
+        if self.failure is None:
+            self.failure = error
+            log.critical("this manager stops because of an error: %r", error)
+        self._begin_stop(self.config.stop_timeout)
+
     def _stop_in_order(self) -> None:
         pool, timetable = self._pool, self._timetable
         assert pool is not None
@@ -275,7 +287,19 @@ class TaskManager:
     def _check_usable(self) -> None:
         self.home()
         if self._state in (State.STOPPING, State.STOPPED):
-            raise ManagerStopped("this manager was stopped and takes no more tasks: make a new one")
+            raise self._stopped_error()
+
+    def _stopped_error(self) -> ManagerStopped:
+        if self.failure is None:
+            return ManagerStopped(
+                "this manager was stopped and takes no more tasks: make a new one"
+            )
+        error = ManagerStopped(
+            f"this manager stopped because of an error ({self.failure!r:.200}) and takes no more"
+            " tasks: make a new one"
+        )
+        error.__cause__ = self.failure
+        return error
 
     def forget(self) -> None:
         """In a fork of the process: be a mere copy, and disturb the original in nothing."""

@@ -23,6 +23,7 @@ from gevent.util import format_run_info
 
 from gtaskman.cli.relief import Duty, Relief, begin_again
 from gtaskman.cli.signals import Signals
+from gtaskman.errors import ManagerStopped
 from gtaskman.manager import TaskManager
 from gtaskman.redis.ledger import Ledger
 from gtaskman.shared import SharedManager
@@ -60,9 +61,13 @@ class Serving:
         self._relief: Relief | None = None
         self._renewing = False
         self._stops = 0
+        manager.accompany(_FailureWatch(manager, self._on_failure))
 
     def run(self, duty: Duty, relief: Relief | None) -> None:
-        """Serve; returns when all is over. For the main thread."""
+        """Serve; returns when all is over. For the main thread.
+
+        Raises :class:`ManagerStopped` if the manager stopped by itself, because of an error.
+        """
         self._relief = relief
         acts: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
@@ -79,6 +84,13 @@ class Serving:
         gevent.spawn(self._begin, duty)
         while (number := self._signals.next()) != _END:
             acts[number]()
+        if self._manager.failure is not None:
+            raise ManagerStopped(
+                f"the manager stopped because of an error: {self._manager.failure!r:.500}"
+            ) from self._manager.failure
+
+    def _on_failure(self) -> None:
+        self._signals.put(_END)
 
     def _begin(self, duty: Duty) -> None:
         self._manager.wait_ready()
@@ -221,6 +233,25 @@ class Serving:
         parts.append("--- manager\n" + "\n".join(format_run_info()) + "\n")
         sys.stderr.write("".join(parts))
         sys.stderr.flush()
+
+
+class _FailureWatch:
+    """Calls ``on_failure`` when the manager has stopped because of an error."""
+
+    def __init__(self, manager: TaskManager, on_failure: Callable[[], None]) -> None:
+        self._manager = manager
+        self._on_failure = on_failure
+
+    def on_stopping(self) -> None:
+        """Nothing to do yet."""
+
+    def on_stopped(self) -> None:
+        """End the command, if it did not ask for the stop."""
+        if self._manager.failure is not None:
+            self._on_failure()
+
+    def forget(self) -> None:
+        """A fork of the process serves nothing."""
 
 
 def _has_work(ledger: Ledger) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import gevent
 
 from gtaskman.latch import Latch
+from gtaskman.loops import SupervisedLoop
 from gtaskman.report import Report
 from gtaskman.storages.base import TaskStorage
 
@@ -39,7 +39,7 @@ class Archivist:
     def __init__(self, storage: TaskStorage) -> None:
         self._storage = storage
         self._due: dict[str, _Errand] = {}
-        self._greenlet: Any = None
+        self._loop = SupervisedLoop("the writer of reports to the storage", self._write)
         self._done: Latch | None = None
 
     def insert(self, report: Report) -> None:
@@ -70,8 +70,8 @@ class Archivist:
             lost = next(iter(self._due))
             del self._due[lost]
             log.error("the storage does not keep up: the report of task %s is given up", lost)
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._write)
+        if not self._loop.running:
+            self._loop.start()
         return errand
 
     def _write(self) -> None:
@@ -81,9 +81,11 @@ class Archivist:
             errand = due.pop(task_id)
             try:
                 self._tell(task_id, errand)
-            except Exception:
+            except (Exception, gevent.Timeout):
                 log.exception("a report of task %s could not be stored", task_id)
-        self._greenlet = None
+            except BaseException:
+                due.setdefault(task_id, errand)  # a kill: the loop starts again, and tries again
+                raise
         if self._done is not None:
             self._done.open()
 
@@ -102,7 +104,7 @@ class Archivist:
 
     def flush(self, seconds: float) -> bool:
         """Wait until everything is written, at most so long; gives whether it is."""
-        if self._greenlet is None:
+        if not self._loop.running:
             return True
         self._done = Latch()
         return self._done.wait(seconds)

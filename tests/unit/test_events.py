@@ -190,3 +190,37 @@ def test_callbacks_may_emit_and_listen(events):
 def test_what_cannot_be_called_is_refused_at_once(events, register):
     with pytest.raises(TypeError, match=r"'a'.*callable.*'text'"):
         register(events, "a", "text")
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_callback_that_ends_the_process_reaches_the_main_greenlet_and_events_go_on(events, error):
+    # given a callback that raises what is for the main greenlet
+    heard = []
+
+    def leave(_):
+        raise error
+
+    events.once("a", leave)
+    events.emit("a", 1)
+    with pytest.raises(error):
+        gevent.sleep(PATIENCE)
+    # expect later events to be delivered all the same
+    events.on("a", heard.append)
+    events.emit("a", 2)
+    settle(events)
+    assert heard == [2]
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["before it begins", "in a callback"])
+def test_a_kill_of_the_dispatcher_loses_no_later_event(events, waits):
+    gate, heard = Event(), []
+    events.on("a", lambda _: gate.wait(PATIENCE))
+    events.on("b", heard.append)
+    events.emit("a", 1)
+    events.emit("b", 1)
+    if waits:
+        gevent.sleep(0)
+    events._loop._greenlet.kill(block=False)
+    gate.set()
+    settle(events)
+    assert heard == [1]
