@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gtaskman.cores import usable_cores
 from gtaskman.errors import ConfigurationError
 from gtaskman.fields import Mismatch, conform, declared, shown
 
@@ -24,10 +25,12 @@ class Configuration:
     # --- the pool
     min_processes: int = 1
     """Workers that are kept even when there is nothing to do."""
-    max_processes: int = 10
+    max_processes: int = max(2, usable_cores())
     """Workers that may live at once, and the most sync tasks that run at once.
 
-    While a worker is being replaced there may be one process more.
+    By default as many as the process may use cores (its affinity and its control group's quota
+    count), but at least 2, so that one long task does not hold up all others, and at least
+    ``min_processes``. While a worker is being replaced there may be one process more.
     """
     ttl: float = 60.0
     """Seconds after which an idle worker beyond ``min_processes`` ends."""
@@ -102,6 +105,9 @@ class Configuration:
             if high is not None and value is not None and value > high:
                 raise ConfigurationError(f"{name} must be at most {high}, not {shown(value)}", name)
             self.__dict__[name] = value
+        if "max_processes" not in values:
+            # Whether so many may be kept does not depend on the machine.
+            self.__dict__["max_processes"] = max(self.max_processes, self.min_processes)
         self._agree()
 
     def _agree(self) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import itertools
-import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gtaskman.config import Configuration
+from gtaskman.cores import usable_cores
 from gtaskman.errors import ConfigurationError, TaskDefinitionError
 from gtaskman.futures.calls import Prepared, run_chunk
 from gtaskman.futures.future import Future
@@ -199,7 +199,7 @@ def _configuration(
             raise ConfigurationError("max_workers must be greater than 0", "max_workers")
         changes["max_processes"] = max_workers
     elif config is None:
-        changes["max_processes"] = len(os.sched_getaffinity(0))
+        changes["max_processes"] = usable_cores()
     if max_tasks_per_child is not None:
         changes["max_tasks_per_process"] = max_tasks_per_child
     if config is None:

@@ -28,6 +28,7 @@ from gevent import monkey
 from worlds import PATIENCE, children_of, threads_of, wait_until
 
 import gtaskman
+from gtaskman.cores import usable_cores
 from gtaskman.futures import (
     Executor,
     ExecutorShutDown,
@@ -618,7 +619,7 @@ def settings_that_do():
     with Executor(2, Context("spawn"), config=config) as executor:
         assert executor.submit(calls.square, 2).result(PATIENCE) == 4
     with Executor() as executor:
-        assert executor._max_workers == len(os.sched_getaffinity(0))
+        assert executor._max_workers == usable_cores()
 
 
 # --- the end -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from gtaskman import Configuration, ConfigurationError, GTaskmanError
 from gtaskman import config as module
+from gtaskman.cores import usable_cores
 
 pytestmark = pytest.mark.quick
 
@@ -32,6 +33,15 @@ def test_every_default_is_valid_and_of_its_own_type():
         assert getattr(config, name) == getattr(Configuration, name)
         # Given explicitly it is valid, too, and means the same.
         assert Configuration(**{name: getattr(Configuration, name)}) == config
+
+
+def test_as_many_workers_as_usable_cores_but_no_less_than_are_kept_nor_two():
+    usual = max(2, usable_cores())
+    assert Configuration().max_processes == usual
+    # What is kept is what was asked for, however few cores this machine has.
+    assert Configuration(min_processes=usual + 3).max_processes == usual + 3
+    assert Configuration(min_processes=usual + 3).replace(ttl=5).max_processes == usual + 3
+    assert "min_processes" in refused("min_processes", min_processes=3, max_processes=2)
 
 
 def test_every_number_has_a_lower_bound():
@@ -122,7 +132,7 @@ def test_values_go_by_name_only():
 
 
 CONTRADICTIONS = [
-    ("min_processes", {"min_processes": 11}),
+    ("min_processes", {"min_processes": 11, "max_processes": 10}),
     ("min_processes", {"min_processes": 3, "max_processes": 2}),
     ("prefetch", {"prefetch": 1000}),
     ("prefetch", {"prefetch": 3, "max_prefetch": 2}),
