@@ -63,6 +63,7 @@ class Job(msgspec.Struct, gc=False, eq=False):
     start_by: float = 0.0  # monotonic: it fails as expired if it has not started by then; 0: never
     late: bool = False  # it has not, and is stopped for that
     cost: int = OVERHEAD  # bytes of memory that it takes while it waits
+    last_message: str = ""  # the task failed with this message, in place of the error's text
     handle: TaskHandle = None  # type: ignore[assignment] # it has one before it goes anywhere
     key: str = ""  # its name in its manager: the id, unless two of its queues may have the id
 
@@ -139,6 +140,7 @@ class Job(msgspec.Struct, gc=False, eq=False):
         self.started_at = None
         self.processing = False
         self.completed, self.target, self.message = 0, DEFAULT_TARGET, ""
+        self.last_message = ""
 
     def try_again(self) -> None:
         """Its next attempt follows. It has started in time, whatever becomes of that."""
@@ -176,7 +178,8 @@ class Job(msgspec.Struct, gc=False, eq=False):
 
     def failed_report(self, failure: Failure, started: float | None, ended: float) -> Report:
         """Its last report: it failed."""
-        return self._last(TaskStatus.FAILED, failure.message, failure, started, ended)
+        message = self.last_message or failure.message
+        return self._last(TaskStatus.FAILED, message, failure, started, ended)
 
     def cancelled_report(self, started: float | None, ended: float) -> Report:
         """Its last report: it was cancelled."""

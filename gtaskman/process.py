@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import contextvars
 import os
 from collections.abc import Iterator
 
 from gtaskman.errors import MainGuardError
 
-_importing: str | None = None
+# What is being imported here. A greenlet that the module spawns inherits it; greenlets of tasks
+# that run beside the import, because it waits, do not.
+_here: contextvars.ContextVar[str | None] = contextvars.ContextVar("gtaskman.import", default=None)
+_importing: str | None = None  # the same for native threads, which a module may start as well
 
 
 def in_main_thread() -> bool:
@@ -33,18 +37,21 @@ def importing(module: str) -> Iterator[None]:
     """While this lasts, :func:`refuse_at_import` refuses."""
     global _importing
     before, _importing = _importing, module
+    token = _here.set(module)
     try:
         yield
     finally:
         _importing = before
+        _here.reset(token)
 
 
 def refuse_at_import() -> None:
     """Raise :class:`MainGuardError` if a worker or its template is importing a module."""
-    if _importing is None:
+    module = _here.get() if in_main_thread() else _importing
+    if module is None:
         return
     raise MainGuardError(
-        f"{_importing} starts a gtaskman manager or submits a task while it is imported, and every"
+        f"{module} starts a gtaskman manager or submits a task while it is imported, and every"
         " worker imports it to find its tasks. Put that code into a function, and in a script"
         " under:\n\n    if __name__ == '__main__':\n        main()\n"
     )

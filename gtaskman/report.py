@@ -16,6 +16,16 @@ from gtaskman.errors import GTaskmanError
 
 DEFAULT_TARGET = 100.0
 LONGEST_MESSAGE = 4096  # characters of a progress message
+_LARGEST = 2**63 - 1  # of a progress: every format that a report is written in takes that
+
+
+def well_formed(text: str) -> str:
+    """``text`` with its lone surrogates, which no encoding takes, as escapes (``\\udce9``)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 class TaskStatus(enum.Enum):
@@ -124,16 +134,12 @@ def printable(report: Report) -> Report:
     failure = report.error
     if failure is not None:
         texts = {
-            field: _escaped(text)
+            field: well_formed(text)
             for field in ("message", "exc_type", "traceback")
             if isinstance(text := getattr(failure, field), str)
         }
         failure = msgspec.structs.replace(failure, **texts)
-    return msgspec.structs.replace(report, message=_escaped(report.message), error=failure)
-
-
-def _escaped(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+    return msgspec.structs.replace(report, message=well_formed(report.message), error=failure)
 
 
 class _Deferred(enum.Enum):
@@ -160,6 +166,7 @@ class Progress:
         self.ended = False
         self.deferred = False
         self.result: Any = None
+        self.last_message = ""  # given to fail(), in place of the error's text
         self.error: BaseException | None = None
 
     def update(
@@ -182,7 +189,7 @@ class Progress:
         if target is not None:
             self.target = _number("target", target)
         if message is not None:
-            self.message = str(message)[:LONGEST_MESSAGE]
+            self.message = _message(message)
         if self._sink is not None:
             self._sink(self.completed, self.target, self.message)
 
@@ -197,11 +204,14 @@ class Progress:
             self._end()
 
     def fail(self, error: BaseException | str, message: str | None = None) -> None:
-        """Settle the task's outcome as failed with ``error``, an exception or a text."""
+        """Settle the task's outcome as failed with ``error``, an exception or a text.
+
+        ``message`` is the last report's, in place of the error's text.
+        """
         if not self.ended:
-            self.error = error if isinstance(error, BaseException) else GTaskmanError(str(error))
             if message is not None:
-                self.message = str(message)
+                self.message = self.last_message = _message(message)
+            self.error = error if isinstance(error, BaseException) else GTaskmanError(str(error))
             self._end()
 
     def defer(self) -> Any:
@@ -219,10 +229,16 @@ class Progress:
             self._on_end()
 
 
+def _message(message: object) -> str:
+    return well_formed(str(message)[:LONGEST_MESSAGE])[:LONGEST_MESSAGE]
+
+
 def _number(what: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         try:
-            return float(value)
-        except (TypeError, ValueError):
+            value = float(value)
+        except (TypeError, ValueError, OverflowError):
             raise TypeError(f"{what} takes a number, not {type(value).__name__}") from None
+    if not -_LARGEST <= value <= _LARGEST:
+        raise ValueError(f"{what} takes a number from {-_LARGEST:g} to {_LARGEST:g}")
     return value

@@ -59,8 +59,24 @@ def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (AttributeError, ValueError, OSError):
-            pass  # closed or redirected by a task: its own affair
+        except Exception:
+            pass  # closed or replaced by a task, or interrupted in the middle of a write
+
+
+def leave_fork(error: BaseException | None) -> NoReturn:
+    """End a fork that a task made as a script ends that ``error`` leaves."""
+    code = 0
+    if isinstance(error, SystemExit):
+        if isinstance(error.code, int):
+            code = error.code
+        elif error.code is not None:
+            print(error.code, file=sys.stderr)
+            code = 1
+    elif error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    flush_output()
+    os._exit(code & 0xFF)
 
 
 def leave(code: int = 0) -> NoReturn:

@@ -16,17 +16,20 @@ class Pen(Progress):
 
     ``send(body)`` writes an update now; ``later(flush)`` calls ``flush`` when the hub runs next.
     An update held back because the task writes thousands a second goes with the next one, when
-    the hub runs, or at the task's end, whichever comes first.
+    the hub runs, or at the task's end, whichever comes first. So does one that comes from a native
+    thread of the task: ``is_here()`` says whether this is the thread that may send.
     """
 
     def __init__(
         self,
         send: Callable[[tuple[float, float, str]], None],
         later: Callable[[Callable[[], None]], None],
+        is_here: Callable[[], bool],
     ) -> None:
         super().__init__(self._take)
         self._send = send
         self._later = later
+        self._is_here = is_here
         self._credit = _BURST
         self._last = 0.0
         self._held = False
@@ -35,6 +38,9 @@ class Pen(Progress):
     def _take(self, completed: float, target: float, message: str) -> None:
         if self._closed:
             return
+        if not self._is_here():
+            self._hold()
+            return
         now = time.monotonic()
         self._credit = min(_BURST, self._credit + (now - self._last) * _RATE)
         self._last = now
@@ -42,7 +48,11 @@ class Pen(Progress):
             self._credit -= 1
             self._held = False
             self._send((completed, target, message))
-        elif not self._held:
+        else:
+            self._hold()
+
+    def _hold(self) -> None:
+        if not self._held:
             self._held = True
             self._later(self.flush)
 

@@ -22,6 +22,9 @@ class Writer(Protocol):
     def later(self, callback: Callable[[], None]) -> None:
         """Call back when the hub runs next."""
 
+    def is_here(self) -> bool:
+        """Whether this is the thread that may send."""
+
 
 class Run:
     """What to run, once; what few tasks ask for is made when they do.
@@ -81,7 +84,7 @@ class Run:
         if self._current is None:
             began = time.time() - (time.monotonic() - self.started)
             deadline = began + self.limit if self.limit else None
-            self.pen = Pen(self._send, self.writer.later)
+            self.pen = Pen(self._send, self.writer.later, self.writer.is_here)
             self._current = Current(self.id, self.name, self.attempt, deadline, self.pen)
         return self._current
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import contextvars
+import logging
 import os
 import signal
 import sys
@@ -24,13 +25,14 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from gevent import getcurrent
+from gevent import getcurrent, monkey
 from gevent.event import Event
+from gevent.exceptions import HubDestroyed, LoopExit
 from gevent.hub import get_hub
 from greenlet import GreenletExit
 from greenlet import greenlet as PlainGreenlet  # noqa: N812 - a class, whatever its name
 
-from gtaskman.child import boot, outcome, seal
+from gtaskman.child import boot, leftovers, outcome, seal
 from gtaskman.child.outcome import Outcome
 from gtaskman.child.pen import Pen
 from gtaskman.child.run import Run
@@ -46,10 +48,15 @@ from gtaskman.wire.payload import EMPTY, Payload
 from gtaskman.wire.settings import Settings
 from gtaskman.wire.slate import Slate
 
+log = logging.getLogger(__name__)
+
 _FLUSH_AFTER = 200e-6  # seconds for which results of tiny tasks are gathered into one write
+
+_ROOM = 200  # frames that the doorbell's handler may need above the task that it interrupts
 
 _LINGER = 100e-6  # seconds for which the next order is looked for before the worker sleeps
 
+_get_ident = monkey.get_original("_thread", "get_ident")  # gevent's tells greenlets apart
 _pack_void = messages.VOID.pack
 _NO_ARGUMENTS: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 _ENDED_BY = {
@@ -86,6 +93,7 @@ class Worker:
         self.targets = Targets(settings.main)
         self.limit = messages.payload_limit(settings.max_frame)
         self._attendant: Callable[[Frame], None] | None = None
+        self._thread = _get_ident()
         self._hub: Any = get_hub()
         self._main: Any = getcurrent()
         self._loop = self._hub.loop
@@ -107,6 +115,7 @@ class Worker:
         self._greenlets: dict[int, TaskGreenlet] = {}
         self._spare: list[TaskGreenlet] | None = [] if settings.reuse_greenlets else None
         self._stops: dict[int, Stop] = {}
+        self._begun = 0  # the sync run that is being prepared or runs, or 0
         self._running = 0  # the sync run that the doorbell may interrupt, or 0
         self._parked = False  # the main greenlet waits for orders
         self._busy = 0  # code of ours runs that must not be interrupted
@@ -114,6 +123,10 @@ class Worker:
         self._bell_frame: FrameType | None = None  # where the doorbell found the running task
         self._ending = False
         self._flushed = 0.0
+        self._telling = False  # what async tasks have printed is written with the hub's next turn
+        self._posted: collections.deque[Callable[[], None]] = collections.deque()
+        self._forked: Any = None  # in a fork that a task made: the greenlet that made it
+        self._leftovers = leftovers.Leftovers(self._main)
         self._brisk = False  # orders follow at once
 
     # --- life
@@ -122,6 +135,9 @@ class Worker:
         """Say READY, then work until told to stop."""
         signal.signal(signal.SIGURG, self._on_doorbell)
         signal.siginterrupt(signal.SIGURG, False)
+        # What is buffered would be written by the task's fork as well.
+        os.register_at_fork(before=boot.flush_output, after_in_child=self._on_fork)
+        self._hub.handle_system_error = self._on_system_error
         self._channel.start(self._on_readable)
         # As its number, the pid: its starter may tell it later than we speak.
         self._send(messages.READY, os.getpid())
@@ -144,11 +160,35 @@ class Worker:
         if self._brisk and not self._greenlets and self._linger():
             return
         since = time.monotonic()
-        self._parked = True
-        self._hub.switch()
-        self._parked = False
+        self._park()
         # As long again went into falling asleep and waking, where several processes are in line.
         self._brisk = time.monotonic() - since < 2 * _LINGER
+
+    def _park(self) -> None:
+        """Wait in the hub for an order."""
+        self._parked = True
+        try:
+            self._hub.switch()
+        except (LoopExit, HubDestroyed):
+            raise
+        except BaseException as error:
+            if self._forked is not None:
+                self._leave_fork(error)
+            log.warning("an earlier task left something running that raised", exc_info=error)
+        finally:
+            self._parked = False
+
+    def _on_system_error(self, kind: type[BaseException], value: Any, trace: Any = None) -> None:
+        """A greenlet has ended with SystemExit or the like; the hub would end this process."""
+        stray = issubclass(kind, self._hub.SYSTEM_ERROR) and self._attendant is None
+        if not stray or self._forked is not None:
+            type(self._hub).handle_system_error(self._hub, kind, value, trace)
+            return
+        log.warning(
+            "a greenlet that a task spawned ended with %s: the worker goes on",
+            kind.__name__,
+            exc_info=(kind, value, trace),
+        )
 
     def _linger(self) -> bool:
         """Look for the next order a moment longer; whether it came.
@@ -196,10 +236,23 @@ class Worker:
             self._slate.arrive(number)
 
     def _begin(self, run: Run) -> None:
-        runner = self._spare.pop() if self._spare else TaskGreenlet(self._run_asyncs, self._hub)
+        runner = self._spare_greenlet() if self._spare else None
+        if runner is None:
+            runner = TaskGreenlet(self._run_asyncs, self._hub)
         runner.skip = runner.begun = False
         self._greenlets[run.number] = runner
         self._loop.run_callback(runner.switch, run)
+
+    def _spare_greenlet(self) -> TaskGreenlet | None:
+        """A kept greenlet, if one is left that nothing of its last task refers to."""
+        while self._spare:
+            runner = self._spare.pop()
+            if runner.dead:
+                continue  # a timeout that its task left running ended it
+            if leftovers.references(runner) <= leftovers.KEPT:
+                return runner
+            self._loop.run_callback(runner.throw)
+        return None
 
     def _heed(self, frame: Frame) -> None:
         if frame.kind == messages.DEFINE:
@@ -224,13 +277,14 @@ class Worker:
 
     def _give_back(self) -> None:
         numbers = [run.number for run in self._inbox]
-        self._inbox.clear()
         self._send(messages.RETURNED, 0, messages.pack(numbers))
+        self._inbox.clear()
         self._channel.flush()
 
     def _answer_ping(self, number: int, frame: FrameType | None) -> None:
         text = "".join(traceback.format_stack(frame)) if frame else self._stacks()
         jobs = len(self._inbox) + len(self._greenlets) + (1 if self._running else 0)
+        text = text[: self.limit // 4]  # a character takes up to four bytes
         stack = messages.Stack(os.getpid(), self._running, jobs, text)
         self._send(messages.PONG, number, messages.pack(stack))
         self._channel.flush()
@@ -262,7 +316,7 @@ class Worker:
         stop = self._stops.get(number)
         if stop is not None and stop.why is Why.CANCELLED and why is not Why.CANCELLED:
             return  # a limit that is reached meanwhile does not interrupt its clean-up
-        if number == self._running or number in self._greenlets:
+        if number in (self._running, self._begun) or number in self._greenlets:
             self._stops[number] = Stop(why)
             # Whoever reads this in the task itself raises there, before the hub comes round.
             self._loop.run_callback(self._interrupt, number)
@@ -279,9 +333,22 @@ class Worker:
             greenlet.throw(stop.tell())
         elif greenlet is not None:
             greenlet.skip = True  # it finds out before it begins, and says so
+        # One that is still being imported or decoded is not interrupted: it finds this afterwards.
 
     def _on_doorbell(self, _signal: int, frame: FrameType | None) -> None:
         """Read the pipe for a hub that a task keeps from running."""
+        # The task that is interrupted may be close to the recursion limit.
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + _ROOM)
+        try:
+            self._heed_doorbell(frame)
+        finally:
+            try:
+                sys.setrecursionlimit(limit)
+            except RecursionError:  # just here: the task is at its limit
+                self._loop.run_callback(sys.setrecursionlimit, limit)
+
+    def _heed_doorbell(self, frame: FrameType | None) -> None:
         current = getcurrent()
         number = self._running if current is self._main else getattr(current, "number", None)
         if number == 0 or self._busy or self._channel.reading or current is self._hub:
@@ -299,6 +366,7 @@ class Worker:
             self._busy += 1
             try:
                 self._channel.read()
+                self._run_posted()
             finally:
                 self._busy -= 1
         self._bell_frame = None
@@ -309,6 +377,12 @@ class Worker:
         # meanwhile finds no stop, and hits nobody.
         current = getcurrent()
         number = self._running if current is self._main else getattr(current, "number", 0)
+        stop = self._stops.get(number)
+        if stop is not None and not stop.told:
+            raise stop.tell()
+
+    def _heed_stop(self, number: int) -> None:
+        """Raise into a run that was stopped while it was prepared."""
         stop = self._stops.get(number)
         if stop is not None and not stop.told:
             raise stop.tell()
@@ -324,13 +398,18 @@ class Worker:
     def _run_sync(self, run: Run) -> None:
         started = time.monotonic()
         self._slate.begin(run.number, started)
+        self._begun = run.number
+        active = self._loop.activecnt
         try:
             ended = self._attempt(run, started, None)
         except (Cancelled, SoftTimeout) as error:
             # The bell rang between the task's last instruction and our first.
             self._running = 0
             ended = self._stopped_by(run, error)
+        self._begun = 0
         self._finish(run, started, ended)
+        if self._loop.activecnt > active:
+            self._leftovers.look(run)
 
     def _run_asyncs(self, run: Run) -> None:
         """Run an async task, and the next ones if greenlets are kept; the body of a greenlet."""
@@ -338,18 +417,29 @@ class Worker:
         self._run_async(greenlet, run)
         while self._spare is not None:
             self._spare.append(greenlet)
-            self._run_async(greenlet, self._hub.switch())
+            try:
+                run = self._hub.switch()
+            except BaseException:
+                return  # thrown by what its last task left: it is of no more use
+            self._run_async(greenlet, run)
 
     def _run_async(self, greenlet: TaskGreenlet, run: Run) -> None:
         started = time.monotonic()
         if greenlet.skip:
             ended = outcome.stopped(_ENDED_BY[self._stops[run.number].why])
         else:
-            greenlet.begun = True
             ended = self._attempt(run, started, greenlet)
         del self._greenlets[run.number]
         self._finish(run, started, ended)
-        self._channel.soon()
+        if not self._telling:
+            self._telling = True
+            self._loop.run_callback(self._tell)
+
+    def _tell(self) -> None:
+        """Write what async tasks have printed, and how they ended, once for all of this turn."""
+        self._telling = False
+        boot.flush_output()
+        self._channel.flush()
 
     def _attempt(self, run: Run, started: float, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
@@ -359,16 +449,19 @@ class Worker:
         except Unresolved as error:
             return outcome.failed(Ended.UNRESOLVED, error.__cause__ or error, self.limit)
         except BaseException as error:
-            return outcome.failed(Ended.UNDECODED, error, self.limit)
+            return outcome.undecoded(error, self.limit)
         run.started, run.writer = started, self
         try:
             try:
                 if greenlet is None:
                     self._running = run.number
                 else:
+                    greenlet.begun = True
                     greenlet.number = run.number
                 if self._rung:
                     self._answer_bell(sys._getframe())
+                if self._stops:
+                    self._heed_stop(run.number)
                 value = contextvars.Context().run(_call, target, run, args, kwargs)
                 if value is DEFERRED:
                     _wait_for(run.pen)
@@ -383,7 +476,7 @@ class Worker:
         else:
             if value is None and run.pen is None:
                 return outcome.RETURNED  # what most tasks come to
-            ended = self._ended_by(run, target, value)
+            ended = self._returned(run, target, value)
         if run.pen is not None:
             run.pen.close()
         return ended
@@ -397,12 +490,19 @@ class Worker:
                 raise
             return run.arguments(target)
 
+    def _returned(self, run: Run, target: Any, value: Any) -> Outcome:
+        """What a task that returned has come to, whatever is thrown while its value is encoded."""
+        try:
+            return self._ended_by(run, target, value)
+        except BaseException as error:
+            return self._stopped_by(run, error)
+
     def _ended_by(self, run: Run, target: Any, value: Any) -> Outcome:
         """What a task that returned has come to: its value, or what it said with its pen."""
         pen = run.pen
         if pen is not None and pen.ended:
             if pen.error is not None:
-                return outcome.failed(Ended.ERROR, pen.error, self.limit)
+                return outcome.failed(Ended.ERROR, pen.error, self.limit, pen.last_message)
             value = pen.result
         if run.flags & messages.SEALED and value is not None:
             return outcome.sealed(run.name, value, self._sealing(run, target), self.limit)
@@ -414,6 +514,8 @@ class Worker:
 
     def _stopped_by(self, run: Run, error: BaseException) -> Outcome:
         """What an exception that left the task means."""
+        if self._forked is not None:
+            self._leave_fork(error)
         stop = self._stops.get(run.number)
         if isinstance(error, SoftTimeout) and stop is not None:
             return outcome.failed(Ended.TIMEOUT, error, self.limit)
@@ -425,6 +527,9 @@ class Worker:
 
     def _finish(self, run: Run, started: float, result: Outcome) -> None:
         """Put the end of a run on its way: together with others if they follow quickly."""
+        if self._forked is not None:
+            self._leave_fork(None)
+            return
         if self._stops:
             self._stops.pop(run.number, None)
         now = time.monotonic()
@@ -453,9 +558,23 @@ class Worker:
         self._channel.put(head(kind, 0, number, len(body)) + body)
         self._channel.soon()
 
+    def is_here(self) -> bool:
+        """Whether this is the thread of the hub, which alone may write to the pipe."""
+        return bool(_get_ident() == self._thread)
+
     def later(self, callback: Callable[[], None]) -> None:
-        """Call back when the hub runs next."""
-        self._loop.run_callback(callback)
+        """Call back when the hub runs next; from another thread, between two instructions of the
+        task that keeps the hub from running."""
+        if self.is_here():
+            self._loop.run_callback(callback)
+            return
+        self._posted.append(callback)
+        self._loop.run_callback_threadsafe(self._run_posted)
+        signal.pthread_kill(self._thread, signal.SIGURG)
+
+    def _run_posted(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
 
     def send_progress(self, number: int, values: tuple[float, float, str]) -> None:
         """Send an update of a run's progress now, whether or not the hub runs."""
@@ -468,6 +587,24 @@ class Worker:
                 self._channel.flush()
         finally:
             self._at_ease()
+
+    # --- in a fork that a task made
+
+    def _on_fork(self) -> None:
+        """This process is a task's fork: it has the task's greenlets, and no part in our work."""
+        if self._forked is not None:
+            return
+        self._forked = getcurrent()
+        self._channel.stop()
+        self._slate, fd = Slate.create()  # the shared page stays the worker's
+        os.close(fd)
+
+    def _leave_fork(self, error: BaseException | None) -> None:
+        """End the fork when the greenlet that made it is at its end, as a script ends: with the
+        code of its SystemExit, with 1 after another exception, else with 0."""
+        if getcurrent() is not self._forked and not isinstance(error, SystemExit):
+            return  # the end of another task is the worker's to report
+        boot.leave_fork(error)
 
     # --- for a run that says, and is told, more than tasks do
 

@@ -7,6 +7,7 @@ import signal
 
 import msgspec
 
+from gtaskman.child.outcome import in_words
 from gtaskman.job import Job
 from gtaskman.pool.process import Process
 from gtaskman.report import Failure, FailureKind
@@ -42,18 +43,13 @@ def timed_out(job: Job, fault: Fault | None = None) -> Failure:
 def undecoded(job: Job, what: str, error: BaseException) -> Failure:
     """A run of which ``what`` came back cannot be made sense of here."""
     name = job.definition.name
-    message = (
-        f"the {what} of task {name} cannot be decoded in the application:"
-        f" {type(error).__name__}: {error}"
-    )
+    message = f"the {what} of task {name} cannot be decoded in the application: {in_words(error)}"
     return Failure(FailureKind.ERROR, message, _PAYLOAD_ERROR)
 
 
 def unsendable(job: Job, error: Exception) -> Failure:
     """A job of which no order to a worker can be made."""
-    message = (
-        f"task {job.definition.name} cannot be sent to a worker: {type(error).__name__}: {error}"
-    )
+    message = f"task {job.definition.name} cannot be sent to a worker: {in_words(error)}"
     return Failure(FailureKind.ERROR, message, _PAYLOAD_ERROR)
 
 

@@ -566,6 +566,8 @@ class Pool:
             self._listener.on_failed(job, failure, None, started, ended)
             return
         failure = causes.failed_run(job, how, fault)
+        if fault.last_message:
+            job.last_message = fault.last_message
         self._listener.on_failed(job, failure, fault.exception, started, ended)
 
     def _mark_started(self, job: Job) -> None:

@@ -118,7 +118,7 @@ class Runner:
             return outcome.failed(Ended.ERROR, _ours_cut_off(error), self._limit)
         if pen.ended:
             if pen.error is not None:
-                return outcome.failed(Ended.ERROR, pen.error, self._limit)
+                return outcome.failed(Ended.ERROR, pen.error, self._limit, pen.last_message)
             value = pen.result
         return outcome.completed(definition.name, value, self._limit)
 
@@ -130,6 +130,8 @@ class Runner:
                 return
             fault = Fault(*messages.unpack(memoryview(payload.body)))
             failure = causes.failed_run(job, Ended(flags), fault)
+            if fault.last_message:
+                job.last_message = fault.last_message
             self._listener.on_failed(job, failure, fault.exception, started, now)
             return
         try:

@@ -140,12 +140,16 @@ def reply_frame(
 
 
 class Fault(NamedTuple):
-    """The body of FAIL: an exception in words, and pickled where it can travel."""
+    """The body of FAIL: an exception in words, and pickled where it can travel.
+
+    ``last_message`` is what the task said itself when it failed, or "".
+    """
 
     exc_type: str | None
     message: str
     traceback: str | None
     exception: bytes | None
+    last_message: str = ""
 
 
 class Stack(NamedTuple):

@@ -42,6 +42,9 @@ class Writer:
     def later(self, flush):
         flush()
 
+    def is_here(self):
+        return True
+
 
 @pytest.fixture
 def order(sent):
