@@ -42,18 +42,18 @@ class Odd(Exception):
 def refuse():
     raise Odd("as it was told")
 
-print("imported as", __name__, flush=True)
+print("imported as " + __name__ + "\\n", end="", flush=True)  # in one piece
 
 if __name__ == "__main__":
     gtaskman.configure(start_method=sys.argv[1], max_processes=2)
-    print(double.submit(4).get(timeout=20))
-    print(gtaskman.submit(Multiply(a=6, b=7)).get(timeout=20))
+    print(f"{double.submit(4).get(timeout=20)}\\n", end="")
+    print(f"{gtaskman.submit(Multiply(a=6, b=7)).get(timeout=20)}\\n", end="")
     moved = move.submit(Point(1)).get(timeout=20)
-    print(moved, type(moved) is Point)
+    print(f"{moved} {type(moved) is Point}\\n", end="")
     try:
         refuse.submit().get(timeout=20)
     except gtaskman.TaskFailed as failure:
-        print(type(failure.__cause__) is Odd, failure.message)
+        print(f"{type(failure.__cause__) is Odd} {failure.message}\\n", end="")
 """
 
 EXPECTED = ["8", "42", "Point(x=2) True", "True as it was told"]
@@ -106,7 +106,7 @@ import gtaskman
 def double(number):
     return number * 2
 
-print("imported as", __name__, flush=True)
+print("imported as " + __name__ + "\\n", end="", flush=True)  # in one piece
 gtaskman.configure(start_method={start_method!r}, max_processes=2)
 print(double.submit(4).get(timeout=20))
 """
