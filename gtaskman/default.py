@@ -32,6 +32,7 @@ _manager: TaskManager | Client | None = None
 _coming: Latch | None = None  # somebody is about to make it
 _settings: tuple[str | None, Configuration] = (None, Configuration())
 _background_given = False  # ``configure`` was told where the manager runs
+_refusal: str | None = None  # why none is made now
 _may_block = False  # see ``assume_blocking``
 
 
@@ -72,6 +73,15 @@ def assume_blocking() -> None:
     _may_block = True
 
 
+def refuse(why: str | None) -> None:
+    """Let calls raise :class:`ConfigurationError` with this text until it is called with None.
+
+    For integrations, as long as the manager that the default one stands for cannot be there yet.
+    """
+    global _refusal
+    _refusal = why
+
+
 def manager() -> TaskManager | Client:
     """The process's default manager, made and started if it is not there yet.
 
@@ -85,6 +95,8 @@ def manager() -> TaskManager | Client:
 def _make() -> TaskManager | Client:
     global _manager, _coming
     refuse_at_import()
+    if _refusal is not None:
+        raise ConfigurationError(_refusal)
     from gtaskman.latch import Latch
 
     while (found := _manager) is None:

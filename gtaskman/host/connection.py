@@ -92,6 +92,7 @@ class Connection:
         self.welcome: Welcome = None  # type: ignore[assignment] # set by greet()
         self.native = False
         self.closing = False  # the manager takes no more tasks
+        self.has_successor = False  # and another one will take its place
         self.closed = False
         self.tasks: dict[int, HostHandle] = {}  # those that have not ended
         self.ids: dict[str, HostHandle] = {}
@@ -301,6 +302,7 @@ class Connection:
             self._greeting.give(messages.unpack_welcome(body))
         elif kind == messages.CLOSING:
             self.closing = True
+            self.has_successor = bool(flags & messages.SUCCESSOR)
             self._owner.on_closing(self)
 
     def _on_ended(self, number: int, told: Told) -> None:

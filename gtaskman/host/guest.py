@@ -218,7 +218,7 @@ class Guest:
         self._state = State.SERVED
         self._put(messages.WELCOME, 0, 0, messages.pack(self._welcome()))
         if self._server.stopping:
-            self.say(messages.CLOSING, 0)
+            self._say_closing()
 
     def _welcome(self) -> Welcome:
         config, server = self._server.manager.config, self._server
@@ -371,8 +371,11 @@ class Guest:
     def closing(self) -> None:
         """Nothing new is taken any more."""
         if self._state is State.SERVED:
-            self.say(messages.CLOSING, 0)
+            self._say_closing()
             self.flush()
+
+    def _say_closing(self) -> None:
+        self._put(messages.CLOSING, messages.SUCCESSOR * self._server.has_successor, 0, b"")
 
     def flush(self) -> None:
         """Send what it is to be told."""

@@ -169,7 +169,7 @@ class Link:
             made = self._made()
         except NotThere as error:
             self._reason, self._absent = str(error), error.absent
-            if not (error.absent and self._is_stopping()):
+            if not (error.absent and self._is_stopping()) or self._awaits_successor():
                 return False
             self._refusal = self._stopping()
         except AccessRefused as error:
@@ -179,7 +179,12 @@ class Link:
         except GTaskmanError as error:
             self._refusal = error
         else:
+            if made.closing and made.has_successor and self._connections():
+                made.close()  # the one that there is will do, until the successor listens
+                return False
             self._replace(made)
+            if made.closing and made.has_successor:
+                return False
             if made.closing:
                 self._refusal = self._stopping()
         return True
@@ -200,6 +205,9 @@ class Link:
 
     def _is_stopping(self) -> bool:
         return self.connection is not None and self.connection.closing
+
+    def _awaits_successor(self) -> bool:
+        return self.connection is not None and self.connection.has_successor
 
     def _stopping(self) -> ManagerStopped:
         return ManagerStopped(

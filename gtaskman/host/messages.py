@@ -48,6 +48,8 @@ TO_PROCESS = range(WELCOME, CLOSING + 1)
 # Flags of SUBMIT, beside payload.EMPTY (1), CHUNK (8) and SEALED (32)
 SAY = 64  # answer with TAKEN or REFUSED at once
 AGAIN = 128  # it was sent before, and nobody knows whether it was taken in
+# Flag of CLOSING
+SUCCESSOR = 1  # another manager will take this one's place: wait for it
 # Flags of ANSWER
 FAULT = 2  # the body is a Fault
 TOLD = 4  # the body is what pack_told made

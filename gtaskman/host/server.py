@@ -93,6 +93,8 @@ class HostServer:
         self.instance = os.urandom(12).hex()
         self.title = title or os.path.basename(sys.argv[0] if sys.argv else "") or "python"
         self.stopping = False
+        self.has_successor = False
+        """Whether another manager is started when this one stops: clients are to wait for it."""
         self._allowed = frozenset(map(uid_of, allow))
         if self._allowed and group is None and mode is None:
             raise ConfigurationError(

@@ -22,8 +22,8 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ import msgspec
 from gevent import monkey
 
 from gtaskman.backoff import Backoff
+from gtaskman.contrib.gunicorn import places
 from gtaskman.errors import ConfigurationError, StartMethodError
 from gtaskman.host.address import SocketAddress
 from gtaskman.pool.launch import FIRST_FD, exec_python, patched_parts
@@ -95,7 +96,8 @@ class Generation:
     """
 
     def __init__(self, base: str, uid: int, gid: int) -> None:
-        self.directory = tempfile.mkdtemp(prefix="gtaskman-", dir=base)  # mode 0700
+        places.sweep(base, uid)
+        self.directory = places.make(base)
         try:
             path = SocketAddress.of(_socket_in(self.directory)).path
         except ConfigurationError as error:
@@ -107,10 +109,26 @@ class Generation:
         """Where the manager is reached."""
         if (uid, gid) != (os.geteuid(), os.getegid()):
             os.chown(self.directory, uid, gid)
-        # Neither survives an exec; a fork keeps both.
+        # None of these survives an exec; a fork keeps them.
+        self._used = places.mark(self.directory)
         self._lifeline: tuple[int, int] | None = os.pipe()
+        self._lock = -1  # while a manager is being started
 
     # --- in gunicorn's workers
+
+    def enter(self) -> None:
+        """This process is a worker of the generation; processes that it forks are not."""
+        _entered.add(self)
+
+    def forget(self) -> None:
+        """In a fork of a worker: close what keeps a manager alive, or the next one waiting."""
+        self.release()
+        if self._used >= 0:
+            os.close(self._used)
+            self._used = -1
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def watch(self, settings: Settings, tell: Callable[[str], None]) -> None:
         """See, from now on, that there is a manager; ``tell`` is called if one cannot be started.
@@ -121,19 +139,31 @@ class Generation:
         start(self._watch, (settings, tell))
 
     def _watch(self, settings: Settings, tell: Callable[[str], None]) -> None:
+        failures = 0
         while True:
             try:
-                lock = _open(self.directory)
-                fcntl.flock(lock, fcntl.LOCK_EX)  # while a manager lives, here we wait
-            except OSError as error:
-                tell(f"nobody watches the manager any more: {error}")
+                self._await_turn(settings)
+            except FileNotFoundError:
+                tell(f"no manager is started any more: {self.directory} was removed")
                 return
-            try:
-                self._launch(settings, lock)
             except (OSError, StartMethodError) as error:
-                tell(f"a manager cannot be started: {error}")
-            finally:
-                os.close(lock)
+                if not failures:
+                    tell(f"a manager cannot be started, and is tried again: {error}")
+                failures += 1
+                monkey.get_original("time", "sleep")(_RESTARTS.delay(failures, random.random()))
+            else:
+                failures = 0
+
+    def _await_turn(self, settings: Settings) -> None:
+        """Wait while a manager lives, then start the next one."""
+        lock = places.open_directory(self.directory)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._lock = lock
+            self._launch(settings, lock)
+        finally:
+            self._lock = -1
+            os.close(lock)
 
     def _launch(self, settings: Settings, lock: int) -> None:
         """Start a manager, which takes the lock over."""
@@ -145,7 +175,14 @@ class Generation:
         born = time.monotonic()
         Life(0, born, streak).write(self.directory)
         settings = msgspec.structs.replace(settings, born=born, streak=streak)
-        child = exec_python(_program(settings), [lock, self._lifeline[0]])
+        # Not as an argument, which every user could read: the queue's URL may have a password.
+        told = os.memfd_create("gtaskman-settings", os.MFD_CLOEXEC)
+        try:
+            os.write(told, msgspec.json.encode(settings))
+            os.lseek(told, 0, os.SEEK_SET)
+            child = exec_python(_program(), [lock, self._lifeline[0], told])
+        finally:
+            os.close(told)
         with contextlib.suppress(ChildProcessError):  # the application may have taken it
             posix.waitpid(child, 0)
 
@@ -161,7 +198,7 @@ class Generation:
     def is_over(self) -> bool:
         """Whether there is no manager."""
         try:
-            lock = _open(self.directory)
+            lock = places.open_directory(self.directory)
         except FileNotFoundError:
             return True
         try:
@@ -201,11 +238,20 @@ class Generation:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _open(directory: str) -> int:
-    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+_entered: weakref.WeakSet[Generation] = weakref.WeakSet()
 
 
-def _program(settings: Settings) -> str:
+def _after_fork() -> None:
+    """A process that a worker forks may outlive it, and must keep nothing of the manager alive."""
+    for each in list(_entered):
+        each.forget()
+    _entered.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _program() -> str:
     """The manager's first lines: be nobody's child, close what was inherited, be patched as we are.
 
     It must see our import path, and be patched, before it imports anything.
@@ -216,13 +262,13 @@ def _program(settings: Settings) -> str:
         [
             "import os, sys",
             "if os.fork(): os._exit(0)",  # a child that ends would be a zombie of gunicorn's
-            f"sys.path[:] = {sys.path!r}",
+            f"sys.path[:] = {[each for each in sys.path if isinstance(each, str)]!r}",
             "for fd in map(int, os.listdir('/proc/self/fd')):",
-            f"    if fd >= {FIRST_FD + 2}:",
+            f"    if fd >= {FIRST_FD + 3}:",
             "        try: os.close(fd)",
             "        except OSError: pass",
             patch,
             "from gtaskman.contrib.gunicorn.serving import main",
-            f"main({msgspec.json.encode(settings).decode()!r})",
+            "main()",
         ]
     )

@@ -1,7 +1,7 @@
 """Hooks of gunicorn: ours joined with the user's.
 
 A setting of gunicorn holds one hook, and the last definition in ``gunicorn.conf.py`` wins. So the
-file gets, by our line, no more than a few hooks that come early. The first one that is called
+file gets, by our line, all hooks of ours and a few that come early. The first one that is called
 joins ours with whatever gunicorn has read by then, the user's later definitions included.
 """
 
@@ -56,6 +56,24 @@ def install(namespace: dict[str, Any], ours: Hooks) -> None:
     for name in _Early.NAMES:
         theirs, join = _theirs(namespace, name), getattr(early, name)
         namespace[name] = _joined(join, join) if theirs is None else _joined(join, theirs, join)
+    for name in (*_OURS_FIRST, *_OTHERS):
+        hook, theirs = getattr(ours, name, None), _theirs(namespace, name)
+        if hook is not None:
+            # The file may define all the early ones later: then this one joins what is left.
+            namespace[name] = _joined(hook, _joining(ours), *_in_order(name, hook, theirs))
+
+
+def _joining(ours: Hooks) -> Hook:
+    def join(server_or_worker: Any, *_: Any) -> None:
+        _join(server_or_worker.cfg, ours)
+
+    return join
+
+
+def _in_order(name: str, ours: Hook, theirs: Hook | None) -> list[Hook]:
+    """Both hooks, or ours alone, in the order in which they are called."""
+    both = (ours, theirs) if name in _OURS_FIRST else (theirs, ours)
+    return [hook for hook in both if hook is not None]
 
 
 def _theirs(namespace: dict[str, Any], name: str) -> Hook | None:
@@ -75,8 +93,7 @@ def _join(config: Any, ours: Hooks) -> None:
     for name in (*_OURS_FIRST, *_OTHERS):
         hook, theirs = getattr(ours, name, None), getattr(config, name)
         if hook is not None and not _is_ours(theirs):
-            both = (hook, theirs) if name in _OURS_FIRST else (theirs, hook)
-            config.set(name, _joined(hook, *both))
+            config.set(name, _joined(hook, *_in_order(name, hook, theirs)))
 
 
 def _joined(like: Hook, *hooks: Hook) -> Hook:

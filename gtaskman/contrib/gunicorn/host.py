@@ -18,7 +18,7 @@ from typing import Any
 import gevent
 from gevent.hub import get_hub
 
-from gtaskman import queues
+from gtaskman import default, queues
 from gtaskman.config import Configuration
 from gtaskman.contrib.gunicorn.generation import Generation, Settings
 from gtaskman.contrib.gunicorn.hooks import Hooks
@@ -26,6 +26,11 @@ from gtaskman.contrib.gunicorn.summons import Summons
 from gtaskman.errors import ConfigurationError
 
 URL = "GTASKMAN_URL"
+_TOO_EARLY = (
+    "the manager that gunicorn's workers share is started when the application is loaded, and"
+    " nothing can be submitted while it is being imported: submit in a request, in a greenlet that"
+    " starts later, or in the hook post_worker_init"
+)
 _LAST_WORDS = 1.0  # seconds that a manager has at least to end, and that its end may take
 
 # A reload makes new hooks, and these stay: the generations, the newest last, and what the master
@@ -93,10 +98,18 @@ class Host(Hooks):
 
     def post_fork(self, server: Any, worker: Any) -> None:  # noqa: ARG002 - a hook's signature
         """This is a worker: it belongs to the generation that it was forked in."""
+        if not _generations:
+            raise ConfigurationError(
+                "gunicorn.conf.py defines hooks after its line install(...) that replace those of"
+                " gtaskman: move the line to the end of the file"
+            )
         os.environ[URL] = _generations[-1].url
+        _generations[-1].enter()
+        default.refuse(_TOO_EARLY)
 
     def post_worker_init(self, worker: Any) -> None:
         """The application is loaded: see that there is a manager."""
+        default.refuse(None)
 
         def tell(what: str) -> None:
             # Whoever calls is a thread without a hub, and handlers of logs may wait.

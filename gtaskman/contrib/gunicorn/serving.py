@@ -28,17 +28,18 @@ from gtaskman.pool.launch import FIRST_FD
 
 log = logging.getLogger(__name__)
 
-_LOCK, _LIFELINE = FIRST_FD, FIRST_FD + 1
+_LOCK, _LIFELINE, _SETTINGS = FIRST_FD, FIRST_FD + 1, FIRST_FD + 2
 _FORMAT = "[%(asctime)s] [%(process)d] [%(levelname)s] gtaskman: %(message)s"  # as gunicorn's own
 _DATES = "%Y-%m-%d %H:%M:%S %z"
 _LAST_WORDS = 10.0  # seconds that everything but the tasks may take to end
 
 
-def main(text: str) -> None:
-    """Serve until the end; the settings come as JSON, lock and lifeline as descriptors."""
+def main() -> None:
+    """Serve until the end; lock, lifeline and settings (JSON) come as descriptors."""
     for fd in (_LOCK, _LIFELINE):
         os.set_inheritable(fd, False)  # our children live no longer than we do
-    settings = msgspec.json.decode(text, type=Settings)
+    with open(_SETTINGS, "rb") as told:
+        settings = msgspec.json.decode(told.read(), type=Settings)
     Life(os.getpid(), settings.born, settings.streak).write(settings.directory)
     logging.basicConfig(level=settings.loglevel, format=_FORMAT, datefmt=_DATES)
     setproctitle.setproctitle(f"gtaskman: manager of gunicorn at {settings.path}")
@@ -68,7 +69,9 @@ class Serving:
         monkey.get_original("_thread", "start_new_thread")(self._await_the_end_of_all, ())
         gevent.signal_handler(signal.SIGTERM, self._told_to_end.set)
         gevent.signal_handler(signal.SIGINT, self._end_at_once)
-        server = HostServer(self._manager, self._settings.path).start()
+        server = HostServer(self._manager, self._settings.path)
+        server.has_successor = True  # a worker starts one whenever this manager ends
+        server.start()
         log.info("the manager serves at %s", self._settings.path)
         self._told_to_end.wait()
         server.stop()

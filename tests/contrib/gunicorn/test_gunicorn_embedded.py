@@ -38,6 +38,12 @@ def test_the_manager_begins_with_the_first_submit(serve):
     gunicorn.stop()
 
 
+def test_a_submit_while_the_application_is_imported_has_the_options(serve):
+    gunicorn = serve({"submits_at_import": True}, max_processes=1, min_processes=1)
+    assert gunicorn.get("/stats")["pool"]["max_processes"] == 1
+    gunicorn.stop()
+
+
 @pytest.mark.parametrize("preload", [False, True])
 def test_the_manager_begins_with_its_worker_if_one_says_so(serve, preload):
     gunicorn = serve({"workers": 2, "preload_app": preload}, start=True, **QUICK)

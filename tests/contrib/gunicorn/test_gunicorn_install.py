@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
 
+import msgspec
 import pytest
 
 import gtaskman
-from gtaskman.contrib.gunicorn import hooks, install
+from gtaskman.contrib.gunicorn import hooks, install, places
+from gtaskman.contrib.gunicorn.generation import Generation, Settings
 
 pytestmark = pytest.mark.quick
 
@@ -100,7 +108,7 @@ def test_both_hooks_are_called_whatever_the_first_one_does(name, arguments, orde
             raise KeyError(name)
 
     hooks.install(namespace, Ours(calls))
-    server = Server(Setting(**namespace, **{name: theirs}))
+    server = Server(Setting(**{**namespace, name: theirs}))
     server.cfg.nworkers_changed(server, 1, None)
     server.cfg.pre_fork(server, None)  # and does nothing more
     joined = getattr(server.cfg, name)
@@ -112,6 +120,130 @@ def test_both_hooks_are_called_whatever_the_first_one_does(name, arguments, orde
     else:
         joined(*range(arguments))
     assert calls == order
+
+
+LATE = ("nworkers_changed", "on_starting", "pre_fork", "when_ready", "post_fork")
+
+
+@pytest.mark.parametrize("count", range(len(LATE) + 1))
+def test_a_file_may_define_hooks_after_the_line(count):
+    """However many of the early ones it replaces: the first that is left joins the rest."""
+    calls, namespace = [], {}
+
+    class All(Ours):
+        def when_ready(self, server):  # noqa: ARG002 - a hook's signature
+            self.calls.append("when_ready")
+
+        def post_fork(self, server, worker):  # noqa: ARG002 - as above
+            self.calls.append("post_fork")
+
+    hooks.install(namespace, All(calls))
+    later = {name: lambda *given: None for name in (*LATE[:count], "worker_exit")}
+    server = Server(Setting(**{**namespace, **later}))
+    cfg = server.cfg
+    cfg.nworkers_changed(server, 1, None)
+    cfg.on_starting(server)
+    cfg.when_ready(server)
+    cfg.pre_fork(server, server)
+    cfg.post_fork(server, server)
+    cfg.post_worker_init(server)
+    cfg.worker_exit(server, server)
+    missed = {4: ["when_ready"], 5: ["when_ready", "post_fork"]}.get(count, [])
+    wanted = ["when_ready", "post_fork", "ours", "ours"]
+    assert calls == [name for name in wanted if name not in missed]
+
+
+def test_host_mode_says_so_if_its_hooks_were_replaced(monkeypatch):
+    namespace = {}
+    install(namespace, "host")
+    monkeypatch.setattr("gtaskman.contrib.gunicorn.host._generations", [])
+    server = Server(Setting(**namespace))
+    with pytest.raises(gtaskman.ConfigurationError, match="move the line to the end"):
+        server.cfg.post_fork(server, server)
+
+
+# --- the directory and the program of a manager
+
+
+@pytest.fixture
+def base():
+    with tempfile.TemporaryDirectory(prefix="g", dir="/tmp") as directory:
+        yield directory
+
+
+def made(base):
+    return Generation(base, os.geteuid(), os.getegid())
+
+
+def test_what_a_killed_server_left_is_removed_by_the_next_one(base):
+    left = made(base)
+    os.mkdir(os.path.join(base, "gtaskman-other"))  # not one of these
+    left.forget()  # as the end of the last process of it does
+    lock = places.open_directory(left.directory)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    used = made(base)
+    assert os.path.exists(left.directory), "a manager lives in it"
+    os.close(lock)
+    third = made(base)
+    assert not os.path.exists(left.directory)
+    assert os.path.exists(used.directory)
+    assert os.path.exists(os.path.join(base, "gtaskman-other"))
+    for each in (used, third):
+        each.forget()
+
+
+def test_a_fork_of_a_worker_keeps_no_manager_alive(base):
+    generation = made(base)
+    generation.enter()
+    fds = [*generation._lifeline, generation._used]
+    pid = os.fork()
+    if pid == 0:
+        closed = [not os.path.exists(f"/proc/self/fd/{fd}") for fd in fds]
+        os._exit(0 if all(closed) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert all(os.path.exists(f"/proc/self/fd/{fd}") for fd in fds)
+    generation.forget()
+
+
+def test_the_settings_are_no_argument_that_every_user_can_read(base, monkeypatch):
+    started = []
+
+    def start(code, fds):
+        started.append((code, os.read(fds[2], 100_000)))
+        return os.posix_spawn("/bin/true", ["true"], {})
+
+    monkeypatch.setattr("gtaskman.contrib.gunicorn.generation.exec_python", start)
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/no/text")])
+    generation = made(base)
+    settings = Settings(generation.directory, "redis://:s3cret@h", ("app",), {}, 20)
+    generation._await_turn(settings)
+    ((code, told),) = started
+    assert "s3cret" not in code
+    assert msgspec.json.decode(told, type=Settings).queue == settings.queue
+    compile(code, "program", "exec")
+    assert "PosixPath" not in code
+    generation.forget()
+
+
+def test_a_manager_that_cannot_be_started_is_tried_again(base, monkeypatch):
+    outcomes = [OSError(24, "Too many open files")] * 3
+    told, started = [], threading.Event()
+
+    def start(code, fds):
+        if outcomes:
+            raise outcomes.pop()
+        started.set()
+        generation.remove()
+        return os.posix_spawn("/bin/true", ["true"], {})
+
+    monkeypatch.setattr("gtaskman.contrib.gunicorn.generation.exec_python", start)
+    generation = made(base)
+    generation._watch(Settings(generation.directory, "memory://", (), {}, 20), told.append)
+    assert started.is_set()
+    assert len(told) == 2, told
+    assert "Too many open files" in told[0]
+    assert "was removed" in told[1]
+    generation.forget()
 
 
 def test_the_early_hooks_take_what_gunicorn_gives():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -150,6 +151,38 @@ def test_a_manager_that_is_terminated_finishes_and_another_one_begins(host):
     assert gunicorn.has("job")
     assert where(gunicorn)[2] != manager
     gunicorn.stop()
+
+
+def test_no_request_fails_while_one_manager_follows_another(host):
+    gunicorn = host({"workers": 2})
+    manager = where(gunicorn)[2]
+    over = threading.Event()
+
+    def ask():
+        values = []
+        while not over.is_set():
+            values.append(gunicorn.answer("/run?task=where")["value"])
+        return values
+
+    with ThreadPoolExecutor(3) as threads:
+        asking = [threads.submit(ask) for _ in range(3)]
+        try:
+            for _ in range(2):
+                os.kill(manager, signal.SIGTERM)
+                gunicorn.wait_gone(manager)
+                before, manager = manager, where(gunicorn)[2]
+                assert manager != before
+        finally:
+            over.set()
+    values = [value for each in asking for value in each.result()]
+    assert [value for value in values if not isinstance(value, dict)] == []
+    assert len({value["lineage"][2] for value in values}) >= 2
+    gunicorn.stop()
+
+
+def test_a_submit_while_the_application_is_imported_is_refused_at_once(host):
+    with pytest.raises(AssertionError, match="while it is being imported"):
+        host({"submits_at_import": True})
 
 
 def test_a_reload_brings_new_code_and_both_live_until_the_old_one_has_finished(host):

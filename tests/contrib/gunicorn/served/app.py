@@ -8,6 +8,8 @@ import gtaskman
 from served import work
 
 VERSION = work.version()
+if json.loads(os.environ["SERVED"])["settings"].get("submits_at_import"):
+    gtaskman.submit(work.where).get(timeout=30)
 
 
 def app(environ, start_response):
