@@ -9,7 +9,15 @@ from typing import Any
 from gtaskman.errors import TaskDefinitionError, TaskOptionError
 from gtaskman.fields import shown
 from gtaskman.reference import Reference, is_held
-from gtaskman.task import Definition, Task, TaskFunction, call, fresh_id, name_of
+from gtaskman.task import (
+    Definition,
+    Task,
+    TaskFunction,
+    call,
+    fresh_id,
+    name_of,
+    refuse_coroutines,
+)
 from gtaskman.terms import Terms
 
 _PLAIN = (types.FunctionType, types.BuiltinFunctionType, type)
@@ -90,6 +98,7 @@ def check_callable(function: Any) -> None:
         raise TaskDefinitionError(
             f"submit takes a task, a task function or a callable, not {shown(function)}"
         )
+    refuse_coroutines(function)
 
 
 def _keep(known: dict[Any, Definition], key: Any, definition: Definition) -> None:

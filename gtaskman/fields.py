@@ -10,12 +10,17 @@ import datetime
 import decimal
 import enum
 import inspect
+import logging
 import numbers
+import re
+import sys
 import typing
 import uuid
 from typing import Any, ClassVar
 
 import msgspec
+
+log = logging.getLogger(__name__)
 
 
 def shown(value: object) -> str:
@@ -44,6 +49,11 @@ _BUILTIN = (
 )
 
 
+# An annotation as text, as ``from __future__ import annotations`` leaves it.
+_CLASS_VARIABLE = re.compile(r"\s*(\w+\.)?ClassVar\b")
+_warned: set[tuple[str, str]] = set()
+
+
 class _Missing:
     def __repr__(self) -> str:
         return "<required>"
@@ -62,22 +72,72 @@ def declared(cls: type, stop: type) -> dict[str, tuple[Any, Any]]:
     for base in reversed(cls.__mro__):
         if not issubclass(base, stop) or base is stop:
             continue
-        for name in inspect.get_annotations(base):
-            if name.startswith("_") or typing.get_origin(hints.get(name)) is ClassVar:
-                continue
-            if hints.get(name) is ClassVar:
-                continue
+        for name in own_fields(base):
             found[name] = (hints.get(name, Any), getattr(cls, name, MISSING))
     return found
 
 
+def own_fields(cls: type) -> list[str]:
+    """The names of the public fields that ``cls`` itself annotates."""
+    return [
+        name
+        for name, annotation in _annotations(cls).items()
+        if not name.startswith("_") and not _is_class_variable(annotation)
+    ]
+
+
+def _annotations(owner: Any) -> dict[str, Any]:
+    try:
+        return inspect.get_annotations(owner)
+    except Exception:
+        return {}  # it has none, or Python evaluates them late and a name is not there
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return _CLASS_VARIABLE.match(annotation) is not None
+    return annotation is ClassVar or typing.get_origin(annotation) is ClassVar
+
+
 def hints_of(thing: Any) -> dict[str, Any]:
-    """The resolved annotations of a class or function; those that cannot be resolved are Any."""
+    """The resolved annotations of a class or function; those that cannot be resolved are Any.
+
+    Such a one, which has a name that exists for type checkers only, is logged as a warning once.
+    """
     try:
         return typing.get_type_hints(thing, include_extras=True)
     except Exception:
-        # A name that exists for type checkers only: no reason to refuse the task.
-        return {}
+        owners = reversed(thing.__mro__) if isinstance(thing, type) else (inspect.unwrap(thing),)
+        return {name: hint for owner in owners for name, hint in _hints_one_by_one(owner).items()}
+
+
+def _hints_one_by_one(owner: Any) -> dict[str, Any]:
+    module = sys.modules.get(getattr(owner, "__module__", None) or "", None)
+    names = getattr(owner, "__globals__", None) or vars(module or object)
+    found = {}
+    for name, annotation in _annotations(owner).items():
+        alone = type("alone", (), {"__annotations__": {name: annotation}})
+        try:
+            found[name] = typing.get_type_hints(
+                alone, dict(names), dict(vars(owner)), include_extras=True
+            )[name]
+        except Exception as error:
+            if not _is_class_variable(annotation):
+                _warn_once(owner, name, error)
+    return found
+
+
+def _warn_once(owner: Any, name: str, error: Exception) -> None:
+    what = f"{getattr(owner, '__module__', '?')}.{getattr(owner, '__qualname__', '?')}"
+    if (what, name) not in _warned:
+        _warned.add((what, name))
+        log.warning(
+            "values of %r of %s are not checked: its annotation cannot be resolved (%s); import"
+            " what it names at run time, not only under TYPE_CHECKING",
+            name,
+            what,
+            error,
+        )
 
 
 def conform(value: Any, annotation: Any) -> Any:

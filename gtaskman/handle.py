@@ -14,6 +14,7 @@ from gtaskman.errors import (
     TaskExpired,
     TaskFailed,
     TaskTimedOut,
+    TaskTravelError,
     WaitTimeout,
     WorkerCrashed,
 )
@@ -176,6 +177,12 @@ class TaskHandle(Latch):
                 " thread of its own: Configuration(background=True)",
                 self.id,
             )
+
+    def __reduce__(self) -> Any:
+        raise TaskTravelError(
+            "a handle cannot be an argument or a result of a task, since it belongs to the manager"
+            " in its own process: give the task's id (handle.id) instead"
+        )
 
     def __repr__(self) -> str:
         report = self.report

@@ -35,6 +35,7 @@ from gtaskman.errors import (
     ManagerStopped,
     PayloadError,
     TaskDefinitionError,
+    TaskTravelError,
 )
 from gtaskman.events import Callback, Events
 from gtaskman.handle import TaskHandle
@@ -972,6 +973,12 @@ class TaskManager:
     def is_stalled(self) -> bool:
         """Whether our hub has not answered since the last call of this, from another thread."""
         return self._home.is_stalled()
+
+    def __reduce__(self) -> Any:
+        raise TaskTravelError(
+            "a manager cannot be an argument or a result of a task, since it belongs to its own"
+            " process: leave it out, and call gtaskman.submit in the task"
+        )
 
     def __repr__(self) -> str:
         return (

@@ -7,6 +7,7 @@ it waits. This module builds and checks them; it does not know queues, managers 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import itertools
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ca
 from gtaskman.backoff import Backoff
 from gtaskman.context import Current, running
 from gtaskman.errors import ConfigurationError, TaskDefinitionError, TaskOptionError
-from gtaskman.fields import MISSING, Mismatch, conform, declared, hints_of, shown
+from gtaskman.fields import MISSING, Mismatch, conform, declared, hints_of, own_fields, shown
 from gtaskman.report import Progress
 from gtaskman.terms import DEFAULT, LONGEST, Terms, fingerprint
 
@@ -163,6 +164,15 @@ def _refuse_unknown(name: str, options: Iterable[str], more: tuple[str, ...] = (
         )
 
 
+def _refuse_taken(cls: Any, names: Iterable[str]) -> None:
+    taken = [name for name in names if name in cls.taken]
+    if taken:
+        raise TaskDefinitionError(
+            f"{cls.__name__}: {taken[0]!r} cannot be an option, since every task has an attribute"
+            " of that name: give the option another name"
+        )
+
+
 def _default_terms(name: str, inherited: Terms, changes: dict[str, Any]) -> Terms:
     """The terms of a definition; a mistake is one of whoever defines it."""
     try:
@@ -301,12 +311,13 @@ class Task:
     definition: ClassVar[Definition]
     terms: ClassVar[Terms] = DEFAULT
     kind: ClassVar[str] = "sync"
-    taken: ClassVar[frozenset[str]]
+    taken: ClassVar[frozenset[str]] = frozenset()
     id: str
 
     def __init_subclass__(cls, *, name: str | None = None, **options: Any) -> None:
         super().__init_subclass__()
         _refuse_unknown(cls.__name__, options, ("name",))
+        _refuse_taken(cls, own_fields(cls))
         limits, own = _split(options)
         inherited = getattr(cls, "definition", None)
         if inherited is not None:
@@ -315,7 +326,7 @@ class Task:
         cls.terms = _default_terms(name, cls.terms, own)
         cls.definition = Definition(name=name, kind=cls.kind, target=cls, terms=cls.terms, **limits)
         if "run" in cls.__dict__ and cls.__module__ != __name__:
-            _check_code(cls.__dict__["run"])
+            check_code(cls.__dict__["run"])
             register(cls.definition)
 
     def __init__(self, *args: Any, id: str | None = None, **options: Any) -> None:
@@ -400,11 +411,7 @@ def _declared(cls: type[Task]) -> dict[str, tuple[Any, Any]]:
     if known is not None:
         return known
     fields = declared(cls, Task)
-    taken = [name for name in fields if name in cls.taken]
-    if taken:
-        raise TaskDefinitionError(
-            f"{cls.__name__}: {taken[0]!r} cannot be an option, a task has that already"
-        )
+    _refuse_taken(cls, fields)
     _fields[cls] = fields
     return fields
 
@@ -419,11 +426,16 @@ def _fit_options(cls: type[Task], name: str, options: dict[str, Any]) -> dict[st
             )
     fitted = {}
     for field, (annotation, default) in fields.items():
-        value = options.get(field, default)
+        value = options[field] if field in options else _own_copy(default)
         if value is MISSING:
             raise TaskOptionError(f"{name} needs the option {field!r}", name, field)
         fitted[field] = _fit(name, field, value, annotation)
     return fitted
+
+
+def _own_copy(default: Any) -> Any:
+    """A default for one task: what one changes in its own is not to be another's default."""
+    return copy.deepcopy(default) if type(default) in (list, dict, set, bytearray) else default
 
 
 def _fit(name: str, field: str, value: Any, annotation: Any) -> Any:
@@ -651,7 +663,7 @@ def task(
         return functools.partial(task, name=name, kind=kind, validate=validate, **options)
     known_as = name or name_of(function)
     _refuse_unknown(known_as, options, ("name", "kind", "validate"))
-    _check_code(function)
+    check_code(function)
     limits, own = _split(options)
     under = _default_terms(known_as, DEFAULT, own)
     definition = Definition(name=known_as, kind=kind, target=function, terms=under, **limits)
@@ -659,12 +671,25 @@ def task(
     return TaskFunction(definition, validate)
 
 
-def _check_code(function: Any) -> None:
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskDefinitionError(
-            f"{name_of(function)} is a coroutine function: under gevent, write it as a plain"
-            " function that blocks, and give it kind='async' to share a worker"
-        )
+def refuse_coroutines(function: Any) -> None:
+    """Raise :class:`TaskDefinitionError` for a function that a call would not run."""
+    called = (
+        function
+        if inspect.isroutine(function)
+        else inspect.getattr_static(type(function), "__call__", None)
+    )
+    for each in (function, called):
+        if inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each):
+            name = name_of(function if hasattr(function, "__qualname__") else type(function))
+            raise TaskDefinitionError(
+                f"{name} is a coroutine function: under gevent, write it as a plain function that"
+                " blocks, and give it kind='async' to share a worker"
+            )
+
+
+def check_code(function: Any) -> None:
+    """Raise :class:`TaskDefinitionError` for what cannot be the code of a task."""
+    refuse_coroutines(function)
     if not callable(function) or inspect.isclass(function):
         raise TaskDefinitionError(
             f"@task takes a function, not {shown(function)}; derive a class from gtaskman.Task"

@@ -7,12 +7,15 @@ are neither copied nor do they stop the hub while they are encoded.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
+import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gtaskman.errors import PayloadError
+from gtaskman.errors import GTaskmanError, PayloadError
+from gtaskman.reference import MAIN, main_of_application
 from gtaskman.wire.frames import KEPT, MAX_BUFFERS
 
 EMPTY = 1  # flag: there is no body, the value is None, or there are no arguments
@@ -102,12 +105,37 @@ def _encode(value: Any, limit: int) -> Payload:
     buffers: list[pickle.PickleBuffer] = []
     try:
         body = _dumps(value, _PROTOCOL, buffer_callback=buffers.append)
+        if MAIN.encode() in body and _main_is_lost() and _names_main(value):
+            raise pickle.PicklingError(
+                "it was defined in a console or by python -c, so that no worker can import it"
+            )
     except Exception as error:
         buffers.clear()
         body = _by_value(value, error)
     if not buffers and len(body) <= limit:
         return Payload(0, body, ())
     return _with_buffers(value, body, buffers, limit)
+
+
+@functools.cache
+def _main_is_lost() -> bool:
+    return main_of_application() is None
+
+
+def _names_main(value: Any) -> bool:
+    """Whether its pickle names code of the main module."""
+    finder = _MainFinder(io.BytesIO(), _PROTOCOL, buffer_callback=lambda _: None)
+    finder.dump(value)
+    return finder.found
+
+
+class _MainFinder(pickle.Pickler):
+    found = False
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, (type, types.FunctionType)) and obj.__module__ == MAIN:
+            self.found = True
+        return NotImplemented
 
 
 def _with_buffers(
@@ -131,6 +159,8 @@ def _with_buffers(
 
 def _by_value(value: Any, error: Exception) -> bytes:
     """Lambdas, nested functions and the like: cloudpickle carries them if it is installed."""
+    if isinstance(error, GTaskmanError):
+        raise PayloadError(str(error)) from error
     try:
         import cloudpickle
     except ImportError:
