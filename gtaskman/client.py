@@ -30,7 +30,6 @@ from gtaskman.backoff import Backoff
 from gtaskman.distant import Reading, RemoteHandle, Ticket
 from gtaskman.envelope import Hints, Keyring, read_result
 from gtaskman.errors import (
-    PayloadError,
     TaskDefinitionError,
     TaskOptionError,
     TaskTravelError,
@@ -39,15 +38,17 @@ from gtaskman.errors import (
 from gtaskman.places import is_socket
 from gtaskman.queues.sending import Call, Sealer, check_entered, send_back
 from gtaskman.redis.address import Address
-from gtaskman.redis.ledger import Entry, Ledger
+from gtaskman.redis.keys import queue_base
+from gtaskman.redis.ledger import Entry, Ledger, find_among
 from gtaskman.redis.line import Line
-from gtaskman.redis.record import KINDS, LETTERS, STATUSES, Record, report_of, report_without_result
+from gtaskman.redis.record import KINDS, LETTERS, STATUSES, Record, reading_of
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages.base import statuses
 from gtaskman.task import LIMITS, Definition, Task, TaskFunction, fresh_id, registry
 from gtaskman.terms import DEFAULT, Terms
 
 _MAP_WORKERS = 16
+_KEPT = 1024  # definitions whose limits are remembered
 _BATCH = 128  # tasks that one command sends
 
 
@@ -231,6 +232,8 @@ class Client:
                     f"{definition.name} is a service, which runs for ever: give it to a"
                     " ServiceManager"
                 )
+            if len(self._options) >= _KEPT:  # limits that differ with each call
+                self._options.clear()
             known = self._options[definition.number] = {
                 limit: msgspec.structs.asdict(value) if isinstance(value, Backoff) else value
                 for limit in LIMITS
@@ -248,7 +251,7 @@ class Client:
         for call in calls:
             queue = self._queue_of(call.terms)
             reply = self._listen(line, queue)
-            entry = self._sealer.entry(call, queue, reply)
+            entry = self._sealer.entry(call, line.ledger(queue).base, reply)
             parcels.append(_Parcel(queue, entry, self._handle(call, queue, line)))
         return parcels
 
@@ -286,20 +289,34 @@ class Client:
         answers = (ledger.cancel(task_id, reason or "") for ledger in self._ledgers())
         return any(answer in ("X", "P") for answer in answers)
 
+    def cancel_in(self, queue: str, task_id: str, reason: str | None = None) -> bool:
+        """:meth:`cancel` for a task of which the queue is known, as handles know it."""
+        return self.ledger(queue).cancel(task_id, reason or "") in ("X", "P")
+
     def report(self, task_id: str) -> Report | None:
-        """How a task stands, or None if the server does not know it (any more)."""
-        for ledger in self._ledgers():
-            record = ledger.record(task_id)
-            if record is not None:
-                return self._read(record, ledger.queue).report
-        return None
+        """How a task stands, or None if the server does not know it (any more).
+
+        Ids are unique within a queue: the client's own is asked first, then all others.
+        """
+        found = self._find_one(task_id)
+        return None if found is None else self.read(found[1], found[0])
+
+    def report_in(self, queue: str, task_id: str) -> Report | None:
+        """:meth:`report` for a task of which the queue is known, as handles know it."""
+        record = self.ledger(queue).record(task_id)
+        return None if record is None else self.read(record, queue)
 
     def handle(self, task_id: str) -> RemoteHandle | None:
         """A handle of a task that somebody sent, or None if the server does not know it."""
+        found = self._find_one(task_id)
+        return None if found is None else self._attach(self.read(found[1], found[0]), found[0])
+
+    def _find_one(self, task_id: str) -> tuple[str, Record] | None:
+        """The queue that has a task of this id, and its record."""
         for ledger in self._ledgers():
             record = ledger.record(task_id)
             if record is not None:
-                return self._attach(self._read(record, ledger.queue).report, ledger.queue)
+                return ledger.queue, record
         return None
 
     def wait(self, task: Any, timeout: float | None = None) -> Any:
@@ -336,15 +353,13 @@ class Client:
         *,
         queue: str | None = None,
     ) -> list[Report]:
-        """Reports with this status, or ended (True) or not (False), in order of submission."""
-        letters = _letters(status, finished)
-        found = [
-            self._read(record, ledger.queue).report
-            for ledger in self._ledgers(queue)
-            for record in ledger.find(letters, 0, offset + limit)
-        ]
-        found.sort(key=lambda report: report.created_at)
-        return found[offset : offset + limit]
+        """Reports with this status, or ended (True) or not (False), in order of submission.
+
+        That is by the server's clock, for one ``queue`` or all of them. What cannot be read here
+        is a report whose ``message`` says why.
+        """
+        found = find_among(self._ledgers(queue), _letters(status, finished), offset, limit)
+        return [self.read(record, ledger.queue) for ledger, record in found]
 
     def count(
         self,
@@ -400,7 +415,8 @@ class Client:
         """
         for ledger in self._ledgers():
             if send_back(ledger, task_id):
-                return self._known(task_id)
+                report = self.report_in(ledger.queue, task_id)
+                return self._attach(report, ledger.queue) if report is not None else None
         return None
 
     def delete(self, task_id: str) -> bool:
@@ -468,17 +484,17 @@ class Client:
 
     def _attach(self, first: Report, queue: str, line: Line | None = None) -> RemoteHandle:
         attendant = line if self._replies else None
-        return RemoteHandle(Ticket(first, queue, self.report), self, attendant)
+        ask = functools.partial(self.report_in, queue)
+        return RemoteHandle(Ticket(first, queue, ask), self, attendant)
+
+    def read(self, record: Record, queue: str) -> Report:
+        """The report that a record of a queue stands for, with its result if it can be read."""
+        return self._read(record, queue).report
 
     def _read(self, record: Record, queue: str) -> Reading:
         if record.status not in STATUSES:
             return Reading(_unknown(record))
-        try:
-            return Reading(report_of(record, functools.partial(self._value, queue)))
-        except PayloadError as error:
-            report = report_without_result(record)
-            why = f"its result cannot be read: {error}"
-            return Reading(msgspec.structs.replace(report, message=why), error)
+        return reading_of(record, functools.partial(self._value, queue))
 
     def _value(self, queue: str, record: Record) -> Any:
         definition = registry.get(record.name)
@@ -487,7 +503,7 @@ class Client:
             Hints.of(definition.target) if definition is not None else None,
             accept="jmp" if self._keyring is not None else "jm",
             keyring=self._keyring,
-            queue=queue,
+            queue=queue_base(self.namespace, queue),
             task_id=record.id,
             name=record.name,
             limit=sys.maxsize,

@@ -127,7 +127,7 @@ class RemoteHandle(TaskHandle):
 
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the task to stop, wherever it waits or runs; False if it has ended already."""
-        return self._client.cancel(self.id, reason) if not self._opened else False
+        return not self._opened and self._client.cancel_in(self.queue, self.id, reason)
 
     @property
     def is_awaited(self) -> bool:

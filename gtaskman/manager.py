@@ -609,7 +609,9 @@ class TaskManager:
             self._pool.cancel(job, Why.CANCELLED)
 
     def _expire(self, job: Job, ended: float) -> None:
-        failure = Failure(FailureKind.EXPIRED, f"it had not started within {job.terms.ttl:g} s")
+        ttl = job.terms.ttl  # not known of a task from a server, which knows the moment alone
+        within = f"within {ttl:g} s" if ttl is not None else "in time"
+        failure = Failure(FailureKind.EXPIRED, f"it had not started {within}")
         self._finish(job, job.failed_report(failure, None, ended), None)
 
     def _lessen(self, cost: int) -> None:

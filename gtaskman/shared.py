@@ -59,7 +59,9 @@ class SharedManager(TaskManager):
     @property
     def storage(self) -> TaskStorage:
         """Where the reports are: the storage that was given, or the server's own records."""
-        return self._given if self._keeps else RedisTaskStorage.of(self._ledgers()[0])
+        if self._keeps:
+            return self._given
+        return RedisTaskStorage.of_queues(self._ledgers(), self.client.read)
 
     @storage.setter
     def storage(self, given: TaskStorage) -> None:

@@ -130,9 +130,13 @@ def read_result(
     """The value, as the return annotation of the task's code says.
 
     Without ``hints`` (whoever asks need not have the code) it comes as the codec's own types: a
-    ``datetime`` as its text. Raises :class:`EnvelopeError` as :func:`gtaskman.envelope.read_task`
-    does.
+    ``datetime`` as its text. No bytes at all are a None, unless ``keyring`` requires signatures.
+    Raises :class:`EnvelopeError` as :func:`gtaskman.envelope.read_task` does.
     """
+    if not data:
+        if keyring is not None and keyring.required:
+            raise EnvelopeError("there is no signed result, and signatures are required here")
+        return None
     purpose = Purpose("result", queue, task_id, name)
     letter, body = uncover(data, accept, keyring, purpose, limit)
     if letter == PICKLE:

@@ -238,7 +238,8 @@ class HostClient(Client):
         """Send a task by its name, and do not wait."""
         connection = self._connection()
         queue = self._queue_of(call.terms) if connection.welcome.durable else ""
-        envelope = self._sealer.entry(call, queue, "").envelope
+        scope = messages.scope(connection.welcome, queue)
+        envelope = self._sealer.entry(call, scope, "").envelope
         ticket = HostTicket(call.id, call.name, call.kind, queue, self.report)
         terms = call.terms.replace(queue=queue or DEFAULT.queue)
         body = messages.submit_body(0, call.id, terms, call.unique)
@@ -271,6 +272,14 @@ class HostClient(Client):
     def cancel(self, task_id: str, reason: str | None = None) -> bool:
         """Ask a task to stop, whether it waits or runs; False if there is none that does."""
         return bool(self._ask("cancel", task_id, reason, task_id=task_id))
+
+    def cancel_in(self, queue: str, task_id: str, reason: str | None = None) -> bool:  # noqa: ARG002
+        """:meth:`cancel`: the manager knows its tasks by their ids."""
+        return self.cancel(task_id, reason)
+
+    def report_in(self, queue: str, task_id: str) -> Report | None:  # noqa: ARG002 - likewise
+        """:meth:`report`: the manager knows its tasks by their ids."""
+        return self.report(task_id)
 
     def report(self, task_id: str) -> Report | None:
         """How a task stands, or None if the manager does not know it (any more)."""

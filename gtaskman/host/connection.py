@@ -384,9 +384,12 @@ class Connection:
     ) -> Reading:
         try:
             if flags & SEALED:
-                value = self._owner.open_sealed(report, bytes(data), queue)
-            elif flags & EMPTY:
+                scope = messages.scope(self.welcome, queue)
+                value = self._owner.open_sealed(report, bytes(data), scope)
+            elif flags & EMPTY and self.native:
                 return Reading(report)
+            elif flags & EMPTY:  # a signature may be required
+                value = self._owner.open_sealed(report, b"", "")
             elif self.native:
                 value = decode_value(flags, data, buffers)
             else:

@@ -71,6 +71,7 @@ class Counter(Protocol):
     """What a guest asks a desk, on the hub of the manager; questions in a greenlet of their own."""
 
     durable: bool
+    namespace: str  # of its queue on a server, if it has one
 
     def native(self, trusted: bool) -> bool:
         """Whether a process, of our own user or not, sends code by reference."""
@@ -101,6 +102,7 @@ class Desk(Counter):
     """The counter of a manager with a queue in memory."""
 
     durable = False
+    namespace = ""
 
     def __init__(self, manager: TaskManager) -> None:
         self._manager = manager

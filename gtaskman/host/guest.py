@@ -234,6 +234,7 @@ class Guest:
             config.max_frame,
             self._limits.tasks,
             self._limits.bytes,
+            self._desk.namespace,
         )
 
     def _define(self, number: int, body: bytes) -> None:

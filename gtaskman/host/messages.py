@@ -33,6 +33,7 @@ import msgspec
 from gtaskman import errors
 from gtaskman.backoff import Backoff
 from gtaskman.errors import DuplicateTaskError, FrameError, GTaskmanError
+from gtaskman.redis.keys import queue_base
 from gtaskman.report import Report, TaskStatus, printable
 from gtaskman.terms import Terms
 from gtaskman.wire.frames import MAX_BUFFERS
@@ -95,6 +96,12 @@ class Welcome(msgspec.Struct, array_like=True):
     max_frame: int
     max_tasks: int
     max_bytes: int
+    namespace: str = ""  # of its queue on a server, if it has one
+
+
+def scope(welcome: Welcome, queue: str) -> str:
+    """What signatures of a task of this queue are bound to: the same as on the manager's server."""
+    return queue_base(welcome.namespace, queue) if welcome.namespace else queue
 
 
 class Code(msgspec.Struct, array_like=True, frozen=True):

@@ -7,6 +7,7 @@ the server says of them goes back as it came, too: neither arguments nor results
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import logging
 import os
@@ -27,9 +28,10 @@ from gtaskman.job import OVERHEAD
 from gtaskman.latch import Latch
 from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.queues.sending import entry_of
+from gtaskman.redis.keys import queue_base
 from gtaskman.redis.ledger import Entry
 from gtaskman.redis.line import Line
-from gtaskman.redis.record import STATUSES, Record, report_without_result
+from gtaskman.redis.record import STATUSES, Record, no_result, reading_of
 from gtaskman.report import Report, TaskStatus
 from gtaskman.shared import SharedManager
 from gtaskman.task import Definition, registry
@@ -52,7 +54,7 @@ class SealedClient(Client):
     def _read(self, record: Record, queue: str) -> Reading:
         if record.status not in STATUSES:
             return super()._read(record, queue)
-        report = report_without_result(record)
+        report = reading_of(record, no_result).report
         if report.status is TaskStatus.COMPLETED:
             result = Payload(SEALED, record.result, ()) if record.result else NOTHING
             report = msgspec.structs.replace(report, result=result)
@@ -135,6 +137,7 @@ class Relay(Counter):
 
     def __init__(self, manager: SharedManager) -> None:
         queue = manager.queue
+        self.namespace = queue.namespace
         self._manager = manager
         self._queue: RedisTaskQueue = queue
         self._client = SealedClient(
@@ -180,7 +183,7 @@ class Relay(Counter):
             envelope,
             accept="jm" if self._queue.keyring is None else "jmp",
             keyring=self._queue.keyring,
-            queue=terms.queue,
+            queue=queue_base(self._queue.namespace, terms.queue),
             task_id=order.id,
         )
         definition = registry.get(sealed.name)
@@ -211,7 +214,7 @@ class Relay(Counter):
     def _handle(self, guest: Guest, number: int, first: Report, queue: str) -> RelayHandle:
         key = (guest, number)
         handle = self._handles[key] = RelayHandle(
-            Ticket(first, queue, self._client.report),
+            Ticket(first, queue, functools.partial(self._client.report_in, queue)),
             self._client,
             guest,
             number,

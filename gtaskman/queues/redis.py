@@ -27,6 +27,7 @@ from gtaskman.envelope import (
     Sealed,
     read_result,
     read_task,
+    seal_result,
     sign_result,
 )
 from gtaskman.errors import (
@@ -42,7 +43,7 @@ from gtaskman.redis.address import Address
 from gtaskman.redis.keys import owner_channel
 from gtaskman.redis.ledger import STALE, Claim, Counts, Ledger, Settlement, id_of
 from gtaskman.redis.outage import LONGEST_PAUSE
-from gtaskman.redis.record import end_of, report_without_result
+from gtaskman.redis.record import end_of, no_result, reading_of
 from gtaskman.redis.server import Server
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.task import Definition, registry
@@ -56,6 +57,7 @@ _NOT_PARKED = (False, False)
 _AGAIN = 0.2  # seconds until a task that could not be taken in is claimed again
 _KEPT = 4096  # of definitions under limits of their senders, and of tokens that went back
 _FENCES = ("auto", "always")
+_NOTHING = seal_result(None)
 LEASE = 10.0  # seconds that an owner may be silent before its tasks are given to others
 
 
@@ -112,7 +114,9 @@ class RedisJob(Job, gc=False, eq=False):
 
     def settlement(self, report: Report) -> Settlement:
         """What the server is told of its end."""
-        result = self.berth.sign(self) if self.sealed else b""
+        completed = report.status is TaskStatus.COMPLETED
+        signed = completed and (bool(self.sealed) or self.berth.signed)
+        result = self.berth.sign(self) if signed else b""
         return Settlement(self.id, self.token, _OUTCOMES[report.status], end_of(report), result)
 
     def retrial(self, delay: float) -> Settlement:
@@ -216,6 +220,7 @@ class Berth:
         if self._announced:
             return
         try:
+            self.ledger.enter_index()
             self.ledger.announce({name: each.kind for name, each in registry.items()})
             self._announced = True
         except ServerError as error:
@@ -346,11 +351,11 @@ class Berth:
         return self._reader.keyring is not None
 
     def sign(self, job: RedisJob) -> bytes:
-        """The result of a job, signed if we have the keys."""
+        """The result of a completed job, signed if we have the keys; that of None, too."""
         return sign_result(
-            job.sealed,
+            job.sealed or _NOTHING,
             self._reader.keyring,
-            queue=self.ledger.queue,
+            queue=self.ledger.base,
             task_id=job.id,
             name=job.definition.name,
         )
@@ -526,7 +531,7 @@ class RedisTaskQueue(TaskQueue):
         return [self._berth(ledger) for ledger in self.ledgers]
 
     def _berth(self, ledger: Ledger) -> Berth:
-        reader = Reader(self._accept, self.keyring, ledger.queue, self._max_envelope)
+        reader = Reader(self._accept, self.keyring, ledger.base, self._max_envelope)
         return Berth(ledger, reader, self.lease, self.prefix(ledger.queue))
 
     def prefix(self, name: str) -> str:
@@ -580,7 +585,7 @@ class RedisTaskQueue(TaskQueue):
             definition,
         )
         berth = self._places()[0]
-        entry = self._sealer.entry(call, berth.ledger.queue, "")
+        entry = self._sealer.entry(call, berth.ledger.base, "")
         check_entered([entry], berth.ledger.enqueue([entry], os.urandom(6).hex()))
 
     def claim(self, sync: int, asyncs: int) -> list[Job]:
@@ -674,7 +679,8 @@ class RedisTaskQueue(TaskQueue):
         records = (
             record for ledger in self.ledgers for record in ledger.find("F", 0, offset + limit)
         )
-        return [report_without_result(record) for record in records][offset : offset + limit]
+        reports = [reading_of(record, no_result).report for record in records]
+        return reports[offset : offset + limit]
 
     def revive(self, task_id: str) -> Job | None:
         for berth in self._places():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from gtaskman.errors import ConfigurationError
 
 LONGEST_NAME = 64  # characters of a namespace or of a queue's name: they are in every key
 
 
+@functools.lru_cache(maxsize=1024)
 def queue_base(namespace: str, queue: str) -> str:
     """What all keys of a queue begin with. Raises :class:`ConfigurationError`."""
     return _base("gtm", namespace, "queue", queue)

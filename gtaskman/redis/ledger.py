@@ -8,6 +8,8 @@ All methods wait cooperatively, and raise :class:`ServerUnavailable` and :class:
 from __future__ import annotations
 
 import hashlib
+import heapq
+import itertools
 import logging
 import math
 import secrets
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gtaskman.errors import ConfigurationError, ServerError, ServerUnavailable
 from gtaskman.redis import scripts
-from gtaskman.redis.keys import queue_base
+from gtaskman.redis.keys import queue_base, queues_key
 from gtaskman.redis.record import Record, body_of, record_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _Item = TypeVar("_Item")
 
 BATCH = 128  # the most that one script takes or gives
 BATCH_BYTES = 4 * 1024 * 1024  # of envelopes or results in one script
+_HEADS = 1024  # records of which one script gives sequence and time alone
 KEPT = 10.0  # seconds that the scripts keep a finished record at least
 _MARGIN = 1.0  # seconds that a command may be on its way
 _ROUND = 0.25  # seconds that replicas are waited for with one command
@@ -176,6 +179,11 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger {self.base}>"
 
+    def enter_index(self) -> None:
+        """Have the queue listed among those of its namespace, where clients look for tasks."""
+        index = queues_key(self.namespace)
+        self.server.call(index, "SADD", index, self.queue)
+
     def check_server(self) -> None:
         """Raise :class:`ConfigurationError` if the server may drop records when it is full."""
         try:
@@ -288,8 +296,7 @@ class Ledger:
 
     def find(self, statuses: str = "WPCFX", offset: int = 0, limit: int = 50) -> list[Record]:
         """Records with these status letters, in order of submission."""
-        indexes = [index for letter in dict.fromkeys(statuses) for index in INDEXES[letter]]
-        return find(self.server, self.base, indexes, offset, limit)
+        return find(self.server, self.base, _indexes(statuses), offset, limit)
 
     def counts(self) -> Counts:
         """How many tasks stand how, exactly, whatever their number."""
@@ -438,12 +445,55 @@ def find(
     after = 0
     while len(found) < limit:
         most = min(BATCH, limit - len(found))
-        reply = server.script(scripts.FIND, base, after, offset, most, *indexes)
+        reply = server.script(scripts.FIND, base, "whole", after, offset, most, *indexes)
         if not reply:
             break
         found += [record_of(*each) for each in reply]
         after, offset = found[-1].sequence, 0
     return found
+
+
+def find_among(
+    ledgers: Sequence[Ledger], statuses: str, offset: int, limit: int
+) -> list[tuple[Ledger, Record]]:
+    """A page of the records of several queues, in order of submission by the server's clock."""
+    skipped = [0] * len(ledgers)
+    if len(ledgers) == 1:
+        skipped[0] = offset
+    elif offset:
+        heads = [_heads(number, ledger, statuses) for number, ledger in enumerate(ledgers)]
+        for number, _ in itertools.islice(heapq.merge(*heads, key=_second), offset):
+            skipped[number] += 1
+    pages = [
+        [(ledger, record) for record in ledger.find(statuses, first, limit)]
+        for ledger, first in zip(ledgers, skipped, strict=True)
+    ]
+    merged = heapq.merge(*pages, key=_created)
+    return list(itertools.islice(merged, limit))
+
+
+def _heads(number: int, ledger: Ledger, statuses: str) -> Iterator[tuple[int, float]]:
+    """``number`` and when it was submitted, for each record, without its contents."""
+    indexes = _indexes(statuses)
+    after = 0
+    while reply := ledger.server.script(
+        scripts.FIND, ledger.base, "heads", after, 0, _HEADS, *indexes
+    ):
+        for sequence, created in zip(reply[::2], reply[1::2], strict=True):
+            after = int(sequence)
+            yield number, int(created or 0)
+
+
+def _second(pair: tuple[int, float]) -> float:
+    return pair[1]
+
+
+def _created(found: tuple[Ledger, Record]) -> float:
+    return found[1].created * 1000
+
+
+def _indexes(statuses: str) -> list[str]:
+    return [index for letter in dict.fromkeys(statuses) for index in INDEXES[letter]]
 
 
 # --- what the scripts take -----------------------------------------------------------------------

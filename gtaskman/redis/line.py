@@ -33,6 +33,9 @@ _LETTERS = {kind: letter for letter, kind in KINDS.items()}
 _LOOK_AGAIN = 30.0  # seconds after which what is waited for is asked for, lest a reply was lost
 
 
+_Key = tuple[str, str]  # the queue and the id of a task
+
+
 class Line:
     """One thread's way to the queues of one server."""
 
@@ -49,8 +52,9 @@ class Line:
         self._index = queues_key(namespace)
         self._read = read
         self._ledgers: dict[str, Ledger] = {}
-        self._awaited: dict[str, list[_Awaited]] = {}
-        self._entering: set[str] = set()  # the server may not have them yet
+        # By queue and id: another queue may have a task of the same id.
+        self._awaited: dict[_Key, list[_Awaited]] = {}
+        self._entering: set[_Key] = set()  # the server may not have them yet
         self._followed: weakref.WeakSet[RemoteHandle] = weakref.WeakSet()
         self._subscriptions: dict[str, Any] = {}
         self._opening = Semaphore()
@@ -61,9 +65,15 @@ class Line:
         """The records of one queue."""
         found = self._ledgers.get(queue)
         if found is None:
-            found = self._ledgers[queue] = Ledger(self._server, self._namespace, queue)
-            self._server.call(self._index, "SADD", self._index, queue)
+            made = Ledger(self._server, self._namespace, queue)
+            made.enter_index()
+            found = self._ledgers.setdefault(queue, made)
         return found
+
+    def _enter_index(self) -> None:
+        """Once more: the server may have lost it."""
+        for ledger in list(self._ledgers.values()):
+            ledger.enter_index()
 
     def queues(self) -> list[str]:
         """The names of all queues of the namespace that anybody has used."""
@@ -78,42 +88,42 @@ class Line:
 
     def expect(self, handle: RemoteHandle) -> None:
         """A task is about to be sent with our channel as the place for its reply."""
-        self._entering.add(handle.id)
+        self._entering.add(_key(handle))
         self._await(handle)
 
     def entered(self, handle: RemoteHandle, refused: bool = False) -> None:
         """The server has it, or did not take it: then nobody waits for it."""
-        self._entering.discard(handle.id)
+        self._entering.discard(_key(handle))
         if refused:
             self._forget(handle)
 
     def _forget(self, handle: RemoteHandle) -> None:
         """It need not be told any more; others of the same id may have to be."""
-        for awaited in self._awaited.get(handle.id, ()):
+        for awaited in self._awaited.get(_key(handle), ()):
             if awaited() is handle:
                 self._gone(awaited)
                 return
 
     def _await(self, handle: RemoteHandle) -> None:
         awaited = _Awaited(handle, self._gone)
-        awaited.id = handle.id
-        self._awaited.setdefault(handle.id, []).append(awaited)
+        awaited.key = _key(handle)
+        self._awaited.setdefault(awaited.key, []).append(awaited)
 
     def _gone(self, awaited: _Awaited) -> None:
         """Nobody holds this handle any more."""
-        left = [each for each in self._awaited.get(awaited.id, ()) if each is not awaited]
+        left = [each for each in self._awaited.get(awaited.key, ()) if each is not awaited]
         if left:
-            self._awaited[awaited.id] = left
+            self._awaited[awaited.key] = left
         else:
-            self._awaited.pop(awaited.id, None)
+            self._awaited.pop(awaited.key, None)
 
-    def _handles(self, task_id: str) -> list[RemoteHandle]:
-        found = (awaited() for awaited in self._awaited.get(task_id, ()))
+    def _handles(self, key: _Key) -> list[RemoteHandle]:
+        found = (awaited() for awaited in self._awaited.get(key, ()))
         return [handle for handle in found if handle is not None]
 
     def attend(self, handle: RemoteHandle, progress: bool = False) -> None:
         """Have a handle told how its task ends, and how far it is; returns at once."""
-        if handle not in self._handles(handle.id):
+        if handle not in self._handles(_key(handle)):
             self._await(handle)
         if progress:
             self._followed.add(handle)
@@ -142,16 +152,16 @@ class Line:
             if queue not in self._subscriptions:
                 ledger, channel = self.ledger(queue), self.channel(queue)
                 self._subscriptions[queue] = self._server.subscribe(
-                    ledger.base, channel, self._on_reply, self._ask_all
+                    ledger.base, channel, functools.partial(self._on_reply, queue), self._ask_all
                 )
             if self._keeper is None:
                 self._keeper = gevent.spawn(_keep_asking, weakref.ref(self))
 
-    def _on_reply(self, data: bytes) -> None:
+    def _on_reply(self, queue: str, data: bytes) -> None:
         """``<status><id>\\n<end and result>``, ``<status><id>\\n!`` or ``p<id>\\n<progress>``."""
         head, _, body = data.partition(b"\n")
         letter, task_id = chr(head[0]), head[1:].decode()
-        handles = self._handles(task_id)
+        handles = self._handles((queue, task_id))
         if letter == "p":
             for handle in handles:
                 handle.tell(self._read(_record(handle, "P", progress=body), handle.queue).report)
@@ -170,7 +180,7 @@ class Line:
 
     def _ask_all(self) -> None:
         """The connection was away: whatever was published meanwhile has been missed."""
-        waiting = [each for task_id in list(self._awaited) for each in self._handles(task_id)]
+        waiting = [each for key in list(self._awaited) for each in self._handles(key)]
         self._ask([each for each in waiting if each in self._followed], progress=True)
         self._ask([each for each in waiting if each not in self._followed], progress=False)
 
@@ -184,7 +194,7 @@ class Line:
             records = self.ledger(queue).watch(self.channel(queue), ids, progress)
             for handle, record in zip(group, records, strict=True):
                 if record is None:
-                    if handle.id not in self._entering:
+                    if _key(handle) not in self._entering:
                         self._end(handle, _record(handle, ended))
                 elif record.status in _ENDED:
                     self._end(handle, record)
@@ -199,7 +209,7 @@ class Line:
         for subscription in self._subscriptions.values():
             subscription.close()
         self._server.close()
-        left = [each for task_id in list(self._awaited) for each in self._handles(task_id)]
+        left = [each for key in list(self._awaited) for each in self._handles(key)]
         self._awaited.clear()
         return [handle for handle in left if handle.is_awaited]
 
@@ -207,9 +217,13 @@ class Line:
 class _Awaited(weakref.ref[RemoteHandle]):
     """A handle that is told how its task ends, for as long as anybody holds it."""
 
-    __slots__ = ("id",)
+    __slots__ = ("key",)
 
-    id: str
+    key: _Key
+
+
+def _key(handle: RemoteHandle) -> _Key:
+    return handle.queue, handle.id
 
 
 def _record(handle: RemoteHandle, status: str, **told: bytes) -> Record:
@@ -246,6 +260,7 @@ def _keep_asking(ref: weakref.ref[Line]) -> None:
             return
         try:
             line._ask_all()
+            line._enter_index()
         except Exception as error:
             log.warning("what has become of tasks could not be asked for: %s", error)
         del line

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gtaskman.distant import Reading
 from gtaskman.errors import PayloadError
 from gtaskman.report import DEFAULT_TARGET, Failure, FailureKind, Report, TaskStatus, printable
 
@@ -57,26 +58,30 @@ class Record(NamedTuple):
 
 
 Decoder = Callable[[Record], Any]
-"""Makes the value of a completed record's result; a signature is over its id and name too."""
+"""Makes the value of a completed record's result, which may be empty: then the task returned None,
+unless a signature is required. A signature is over the record's id and name too."""
 
 
 def record_of(task_id: bytes, flat: Sequence[bytes], body: bytes) -> Record:
-    """A record of the fields, names and values in turn, and the body that the scripts give."""
+    """A record of the fields, names and values in turn, and the body that the scripts give.
+
+    It raises nothing: other programs may have written what stands there.
+    """
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     stopping = fields.get(b"x")
     return Record(
-        task_id.decode(),
+        task_id.decode(errors="backslashreplace"),
         _text(fields, b"st"),
         _text(fields, b"n"),
         _text(fields, b"k"),
-        int(fields.get(b"q", 0)),
-        int(fields.get(b"pr", 0)),
+        _whole(fields, b"q"),
+        _whole(fields, b"pr"),
         _seconds(fields, b"c") or 0.0,
         _seconds(fields, b"b"),
         _seconds(fields, b"f"),
-        int(fields.get(b"a", 0)),
-        int(fields.get(b"lo", 0)),
-        int(fields.get(b"t", 0)),
+        _whole(fields, b"a"),
+        _whole(fields, b"lo"),
+        _whole(fields, b"t"),
         _text(fields, b"ow"),
         b"on" in fields,
         _text(fields, b"u"),
@@ -98,6 +103,8 @@ def parts(body: bytes) -> tuple[bytes, bytes]:
     if not body:
         return b"", b""
     size, _, rest = body.partition(b"\n")
+    if not size.isdigit():
+        return body, b""  # damaged: it will not be decoded
     length = int(size)
     return rest[:length], rest[length:]
 
@@ -106,9 +113,15 @@ def _text(fields: Mapping[bytes, bytes], name: bytes) -> str:
     return fields.get(name, b"").decode(errors="replace")
 
 
+def _whole(fields: Mapping[bytes, bytes], name: bytes) -> int:
+    try:
+        return int(fields.get(name, 0))
+    except ValueError:
+        return 0
+
+
 def _seconds(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
-    value = fields.get(name)
-    return None if value is None else int(value) / 1000
+    return _whole(fields, name) / 1000 if name in fields else None
 
 
 # --- reports -------------------------------------------------------------------------------------
@@ -171,16 +184,21 @@ def _number(value: float) -> float:
 def report_of(record: Record, result_decoder: Decoder) -> Report:
     """The report that a record stands for.
 
-    ``result_decoder`` is asked for the result of a completed one that has any. Raises
-    :class:`PayloadError` for a damaged record, and whatever the decoder raises.
+    ``result_decoder`` is asked for the result of a completed one. Raises :class:`PayloadError` for
+    a damaged record, and whatever the decoder raises.
     """
-    status = STATUSES[record.status]
+    status = STATUSES.get(record.status)
+    if status is None:
+        raise _damaged(record.id, f"its status is {record.status!r:.20}")
     kind = KINDS.get(record.kind, record.kind)
+    completed = status is TaskStatus.COMPLETED
     blob = record.end or record.progress
     if not blob:
-        return _report_untold(record, status, kind)
+        untold = _report_untold(record, status, kind)
+        if completed and (value := result_decoder(record)) is not None:
+            return msgspec.structs.replace(untold, result=value)
+        return untold
     told = _read(record.id, blob)
-    completed = status is TaskStatus.COMPLETED
     return Report(
         record.id,
         record.name,
@@ -190,7 +208,7 @@ def report_of(record: Record, result_decoder: Decoder) -> Report:
         told.message,
         told.completed,
         told.target,
-        result_decoder(record) if completed and record.result else None,
+        result_decoder(record) if completed else None,
         told.error,
         told.started_at,
         told.finished_at,
@@ -201,22 +219,39 @@ def report_of(record: Record, result_decoder: Decoder) -> Report:
     )
 
 
+def reading_of(record: Record, result_decoder: Decoder) -> Reading:
+    """The report that a record stands for, whatever stands in it: an unreadable one says so."""
+    try:
+        return Reading(report_of(record, result_decoder))
+    except PayloadError as error:
+        why, unread = f"its result cannot be read: {error}", error
+    try:
+        report = report_without_result(record)
+    except PayloadError as error:
+        why, unread = str(error), error
+        status = STATUSES.get(record.status, TaskStatus.FAILED)
+        report = _report_untold(record, status, KINDS.get(record.kind, record.kind))
+    return Reading(msgspec.structs.replace(report, message=why), unread)
+
+
 def report_without_result(record: Record) -> Report:
     """The report that a record stands for, for those who cannot read its result, or need not."""
-    return report_of(record._replace(result=b""), _nothing)
+    return report_of(record, no_result)
 
 
-def _nothing(_record: Record) -> None:
-    return None
+def no_result(_record: Record) -> None:
+    """A decoder for those who cannot read results, or need not."""
 
 
 def _read(task_id: str, blob: bytes) -> _Told:
     try:
         return _decoder.decode(blob)
-    except msgspec.MsgspecError as error:
-        raise PayloadError(
-            f"the record of task {task_id!r} is damaged, or of a later version: {error}"
-        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _damaged(task_id, error) from None
+
+
+def _damaged(task_id: str, why: object) -> PayloadError:
+    return PayloadError(f"the record of task {task_id!r} is damaged, or of a later version: {why}")
 
 
 def _report_untold(record: Record, status: TaskStatus, kind: str) -> Report:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -16,15 +18,15 @@ from gtaskman.errors import PayloadError
 from gtaskman.redis import scripts
 from gtaskman.redis.address import Address
 from gtaskman.redis.keys import storage_base
-from gtaskman.redis.ledger import INDEXES, Ledger, find
+from gtaskman.redis.ledger import INDEXES, Ledger, find, find_among
 from gtaskman.redis.record import (
     LETTERS,
     Decoder,
     Record,
     body_of,
     end_of,
+    reading_of,
     record_of,
-    report_of,
 )
 from gtaskman.redis.server import Server
 from gtaskman.report import Report, TaskStatus
@@ -60,7 +62,6 @@ class RedisTaskStorage(TaskStorage):
     ) -> None:
         self._servers = _Servers(server)
         self._base = storage_base(namespace or self._servers.address.namespace, name)
-        self._name = name
         self._keep = int(ttl * 1000)
         self._codec = codec
         self._keyring = keyring
@@ -73,7 +74,15 @@ class RedisTaskStorage(TaskStorage):
         ``decoder`` makes a value of a record's result; unsigned JSON and MessagePack are read
         without one.
         """
-        return _QueueView(ledger, decoder)
+        if decoder is None:
+            decoder = functools.partial(_unsigned, ledger.base)
+        read = functools.partial(_read_with, decoder)
+        return _QueueView([ledger], read)
+
+    @staticmethod
+    def of_queues(ledgers: Sequence[Ledger], read: Callable[[Record, str], Report]) -> TaskStorage:
+        """The records of several queues; ``read`` makes a report of one and its queue's name."""
+        return _QueueView(ledgers, read)
 
     def __repr__(self) -> str:
         return f"<RedisTaskStorage {self._base}>"
@@ -139,26 +148,31 @@ class RedisTaskStorage(TaskStorage):
         return bool(self._script(scripts.STORE, *args))
 
     def _sealed(self, report: Report) -> bytes:
-        if report.result is None:
+        if report.status is not TaskStatus.COMPLETED:
             return b""
         try:
-            data = seal_result(report.result, codec=self._codec, limit=self._limit)
-            return sign_result(
-                data, self._keyring, queue=self._name, task_id=report.id, name=report.name
-            )
+            return self._signed(report, report.result)
         except PayloadError as error:
             log.warning("the result of task %s is not kept: %s", report.id, error)
+            return self._signed(report, None)
+
+    def _signed(self, report: Report, result: Any) -> bytes:
+        if result is None and self._keyring is None:
             return b""
+        data = seal_result(result, codec=self._codec, limit=self._limit)
+        return sign_result(
+            data, self._keyring, queue=self._base, task_id=report.id, name=report.name
+        )
 
     def _read(self, record: Record) -> Report:
-        return report_of(record, self._result)
+        return reading_of(record, self._result).report
 
     def _result(self, record: Record) -> Any:
         return read_result(
             record.result,
             accept=self._codec,
             keyring=self._keyring,
-            queue=self._name,
+            queue=self._base,
             task_id=record.id,
             name=record.name,
             limit=self._limit + 1024,  # a signature comes on top
@@ -192,14 +206,14 @@ class _Servers:
 
 
 class _QueueView(TaskStorage):
-    """What a queue keeps of its tasks. What it is told it knows already, from the queue itself."""
+    """What queues keep of their tasks. What it is told it knows already, from the queues."""
 
-    def __init__(self, ledger: Ledger, decoder: Decoder | None) -> None:
-        self._ledger = ledger
-        self._decoder = decoder or self._result
+    def __init__(self, ledgers: Sequence[Ledger], read: Callable[[Record, str], Report]) -> None:
+        self._ledgers = ledgers
+        self._report_of = read
 
     def __repr__(self) -> str:
-        return f"<RedisTaskStorage of {self._ledger!r}>"
+        return f"<RedisTaskStorage of {', '.join(map(repr, self._ledgers))}>"
 
     def insert(self, report: Report) -> None:
         pass
@@ -208,21 +222,26 @@ class _QueueView(TaskStorage):
         return False
 
     def cancel(self, task_id: str, reason: str = "") -> Report | None:
-        known = self.report(task_id)
-        if (
-            known is None
-            or known.finished
-            or self._ledger.cancel(task_id, reason) not in ("X", "P")
-        ):
-            return None
-        return self.report(task_id)
+        for ledger in self._ledgers:
+            record = ledger.record(task_id)
+            if record is not None and record.status in ("W", "P"):
+                asked = ledger.cancel(task_id, reason) in ("X", "P")
+                return self._read(ledger, task_id) if asked else None
+        return None
 
     def delete(self, task_id: str) -> bool:
-        return self._ledger.delete(task_id)
+        return any(ledger.delete(task_id) for ledger in self._ledgers)
 
     def report(self, task_id: str) -> Report | None:
-        record = self._ledger.record(task_id)
-        return None if record is None else report_of(record, self._decoder)
+        for ledger in self._ledgers:
+            report = self._read(ledger, task_id)
+            if report is not None:
+                return report
+        return None
+
+    def _read(self, ledger: Ledger, task_id: str) -> Report | None:
+        record = ledger.record(task_id)
+        return None if record is None else self._report_of(record, ledger.queue)
 
     def find(
         self,
@@ -231,16 +250,21 @@ class _QueueView(TaskStorage):
         offset: int = 0,
         limit: int = 50,
     ) -> list[Report]:
-        found = self._ledger.find(_letters(status, finished), offset, limit)
-        return [report_of(record, self._decoder) for record in found]
+        found = find_among(self._ledgers, _letters(status, finished), offset, limit)
+        return [self._report_of(record, ledger.queue) for ledger, record in found]
 
     def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
-        counts = self._ledger.counts()
-        by_status = dict(zip("WPCFX", (counts.waiting, *counts[4:8]), strict=True))
-        return sum(by_status[letter] for letter in _letters(status, finished))
+        letters = _letters(status, finished)
+        every = [ledger.counts() for ledger in self._ledgers]
+        return sum(counts.of(letter) for counts in every for letter in letters)
 
-    def _result(self, record: Record) -> Any:
-        return read_result(record.result, queue=self._ledger.queue, task_id=record.id)
+
+def _read_with(decoder: Decoder, record: Record, _queue: str) -> Report:
+    return reading_of(record, decoder).report
+
+
+def _unsigned(scope: str, record: Record) -> Any:
+    return read_result(record.result, queue=scope, task_id=record.id)
 
 
 def _letters(status: TaskStatus | None, finished: bool | None) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
 import time
 import uuid
 
 import gevent
+import msgspec
 import pytest
 import sharing
-from entries import let_pass
+from entries import entry, let_pass
 from scenarios import work
 from scenarios.control import fate, lines
 from scene import ONE_BY_ONE, Scene, worker_of
@@ -20,6 +22,7 @@ from worlds import PATIENCE, wait_until
 import gtaskman
 from gtaskman import FailureKind, TaskStatus
 from gtaskman.redis import line as lines_of_threads
+from gtaskman.redis.record import body_of, end_of
 from gtaskman.task import registry
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
@@ -859,6 +862,68 @@ def test_a_result_that_nobody_trusted_has_signed_is_not_read(scene):
         other.handle(handle.id).get(PATIENCE)
 
 
+def test_none_is_signed_like_any_other_result(scene):
+    keyring = gtaskman.Keyring(NEW)
+    scene.manager(queue=scene.queue(keyring=keyring))
+    client = scene.client(keyring=keyring)
+    handle = client.submit(sharing.whatever, None)
+    assert handle.get(PATIENCE) is None
+    assert client.handle(handle.id).get(PATIENCE) is None
+    bare = scene.client(keyring=gtaskman.Keyring(OLD))
+    with pytest.raises(gtaskman.EnvelopeError, match="not in the keyring"):
+        bare.handle(handle.id).get(PATIENCE)
+
+
+def _forge_an_end(scene, client, handle, way):
+    """Whoever may write to the server says that the task has returned None."""
+    ledger = client.ledger("default")
+    end = end_of(msgspec.structs.replace(handle.report, status=TaskStatus.COMPLETED))
+    if way == "message":
+        channel = client.attendant().channel("default")
+        body = b"C" + handle.id.encode() + b"\n" + body_of(end, b"")
+        scene.running.command("PUBLISH", channel, body)
+        return
+    scene.running.command("HSET", f"{ledger.base}:t:{handle.id}", "st", "C")
+    if way == "record":
+        scene.running.command("SET", f"{ledger.base}:e:{handle.id}", body_of(end, b""))
+
+
+@pytest.mark.parametrize("way", ["message", "record", "no end at all"])
+@pytest.mark.parametrize("required", [True, False])
+def test_an_end_without_a_signed_result_is_not_believed(scene, way, required):
+    client = scene.client(keyring=gtaskman.Keyring(NEW, required=required))
+    handle = client.submit(sharing.double, 1)
+    _forge_an_end(scene, client, handle, way)
+    if way != "message":
+        handle = client.handle(handle.id)
+    try:
+        if required:
+            with pytest.raises(gtaskman.EnvelopeError, match="no signed result"):
+                handle.get(PATIENCE)
+            assert "no signed result" in handle.report.message
+        else:
+            assert handle.get(PATIENCE) is None
+    finally:
+        base = client.ledger("default").base
+        scene.running.command("HSET", f"{base}:t:{handle.id}", "st", "W")
+        scene.running.command("DEL", f"{base}:e:{handle.id}")
+
+
+def test_what_was_signed_for_one_namespace_does_not_run_in_another(scene, path):
+    keyring = gtaskman.Keyring(NEW)
+    staging = scene.client(url=scene.running.url, namespace="staging", keyring=keyring)
+    handle = staging.submit(work.leave_mark, path)
+    envelope = staging.ledger("default").envelope(handle.id)
+    client = scene.client(keyring=keyring)
+    client.ledger("default").enqueue(
+        [entry(handle.id, name="scenarios.work.leave_mark", envelope=envelope)], "copied"
+    )
+    scene.manager(queue=scene.queue(keyring=keyring))
+    error = fate(client.handle(handle.id))
+    assert "signature is wrong" in str(error)
+    assert lines(path) == []
+
+
 def test_a_result_that_cannot_be_read_leaves_nobody_waiting(scene):
     # given a manager that signs with a key that the sender does not have (yet)
     client = scene.client(keyring=gtaskman.Keyring(NEW))
@@ -960,3 +1025,135 @@ def _commands(scene):
         for name, each in stats.items()
         if not name.removeprefix("cmdstat_").startswith(asking)
     }
+
+
+# --- the same id in two queues
+
+
+def test_tasks_of_one_id_in_two_queues_are_two_tasks(scene, client):
+    other = scene.client(queue="other")
+    mine = client.submit(sharing.double.with_id("twin", 1))
+    theirs = other.submit(sharing.double.with_id("twin", 10))
+    both = [mine, client.submit(sharing.double.with_id("twin2", 100))]
+    scene.manager("other")
+    assert theirs.get(PATIENCE) == 20
+    assert not mine.done()
+    assert mine.report.status is TaskStatus.WAITING
+    assert (theirs.report.status, theirs.report.result) == (TaskStatus.COMPLETED, 20)
+    scene.manager("default")
+    assert [each.get(PATIENCE) for each in both] == [2, 200]
+
+
+def test_one_client_tells_tasks_of_one_id_apart(scene, client):
+    """One line hears of both queues."""
+    mine = client.submit(sharing.double.with_id("twin", 1))
+    theirs = client.submit(sharing.double.with_options(queue="other").with_id("twin", 10))
+    assert mine.cancel()
+    assert fate(mine).__class__ is gtaskman.TaskCancelled
+    assert theirs.report.status is TaskStatus.WAITING
+    assert not theirs.done()
+    assert not mine.cancel()
+    scene.manager("other")
+    assert theirs.get(PATIENCE) == 20
+    assert mine.report.status is TaskStatus.CANCELLED
+    assert client.report("twin").status is TaskStatus.CANCELLED, "its own queue is asked first"
+
+
+# --- looking through many
+
+
+def test_pages_are_in_the_servers_order_whatever_the_senders_clocks_say(scene, client, monkeypatch):
+    sent, ahead = [], time.time() + 3600
+    for number in range(8):
+        with monkeypatch.context() as context:
+            if number < 2:  # a sender whose clock is an hour ahead
+                context.setattr(time, "time", lambda: ahead)
+            queue = "other" if number % 3 == 2 else "default"
+            sent.append(client.submit(sharing.double.with_options(queue=queue), number).id)
+        gevent.sleep(0.002)  # the server's clock tells milliseconds
+    pages = [ids(client.find(offset=offset, limit=2)) for offset in range(0, 10, 2)]
+    assert list(itertools.chain(*pages)) == sent
+    mine = [each for number, each in enumerate(sent) if number % 3 != 2]
+    pages = [ids(client.find(offset=at, limit=2, queue="default")) for at in range(0, 8, 2)]
+    assert list(itertools.chain(*pages)) == mine
+    assert ids(client.find(TaskStatus.WAITING, offset=7, limit=5)) == sent[7:]
+    assert client.find(offset=8) == []
+
+
+@pytest.mark.parametrize("queues", [1, 2])
+def test_a_far_page_does_not_bring_the_pages_before_it(scene, client, queues):
+    for number in range(queues):
+        tasks = (sharing.whatever.task("x" * 1000) for _ in range(300))
+        scene.client(queue=f"q{number}").submit_many(tasks)
+    client.find()
+    before = scene.running.command("INFO", "stats")["total_net_output_bytes"]
+    assert len(client.find(offset=300 * queues - 2, limit=2)) == 2
+    after = scene.running.command("INFO", "stats")["total_net_output_bytes"]
+    assert after - before < 60_000
+
+
+def test_a_page_goes_on_behind_records_that_were_deleted_by_hand(scene, client):
+    sent = ids(client.submit_many(sharing.double.task(each) for each in range(200)))
+    base = client.ledger("default").base
+    scene.running.command("DEL", *(f"{base}:t:{each}" for each in sent[:150]))
+    try:
+        assert ids(client.find(limit=3)) == sent[150:153]
+    finally:
+        scene.running.command("ZREM", f"{base}:ws", *sent[:150])
+        scene.running.command("DEL", *(f"{base}:p:{each}" for each in sent[:150]))
+
+
+@pytest.mark.parametrize("field", ["end", "body", "number", "status"])
+def test_a_damaged_record_is_a_report_that_says_so(scene, client, field):
+    with scene.manager():
+        done = [client.submit(sharing.double, each) for each in range(3)]
+        client.wait(done, PATIENCE)
+    base, broken = client.ledger("default").base, done[1].id
+    if field == "end":
+        scene.running.command("SET", f"{base}:e:{broken}", b"3\n\xc1\xc1\xc1")
+    elif field == "body":
+        scene.running.command("SET", f"{base}:e:{broken}", b"nonsense")
+    elif field == "number":
+        scene.running.command("HSET", f"{base}:t:{broken}", "f", "soon")
+    else:
+        scene.running.command("HSET", f"{base}:t:{broken}", "st", "Q")
+    try:
+        found = client.find()
+        assert ids(found) == ids(done)
+        assert [each.result for each in found][::2] == [0, 4]
+        assert found[1].message or field == "number"
+        assert client.report(broken).id == broken
+    finally:
+        scene.running.command("HSET", f"{base}:t:{broken}", "st", "C")
+
+
+def test_a_queue_is_listed_once_the_server_answers(scene, client, monkeypatch):
+    failing = client.ledger("default").server
+    with monkeypatch.context() as context:
+        context.setattr(failing, "call", _refuse)
+        with pytest.raises(gtaskman.ServerUnavailable):
+            client.ledger("late")
+    client.ledger("late")
+    assert "late" in scene.queues()
+
+
+def _refuse(*_args):
+    raise gtaskman.ServerUnavailable("it is away")
+
+
+def test_a_list_of_queues_that_was_lost_is_made_again(scene, client, monkeypatch):
+    monkeypatch.setattr(lines_of_threads, "_LOOK_AGAIN", 0.05)
+    client.submit(sharing.double, 1)
+    scene.running.command("DEL", f"gtm:{{{scene.namespace}}}:queues")
+    wait_until(lambda: scene.queues() == ["default"], PATIENCE, "it is listed again")
+
+
+def test_a_manager_lists_its_queues(scene):
+    scene.manager("served")
+    wait_until(lambda: scene.queues() == ["served"], PATIENCE, "its queue is listed")
+
+
+def test_limits_that_differ_with_each_call_are_not_kept_for_ever(scene, client):
+    for number in range(1100):
+        client.submit(sharing.double.with_options(timeout=10 + number / 1000), 1)
+    assert len(client._options) <= 1024

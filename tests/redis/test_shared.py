@@ -242,6 +242,24 @@ def test_the_storage_of_a_manager_is_the_server(scene, client):
     assert manager.storage.count(TaskStatus.COMPLETED) == 1
 
 
+def test_the_storage_of_a_manager_reads_signed_results_of_all_its_queues(scene):
+    keyring = gtaskman.Keyring({"one": b"k" * 32})
+    manager = scene.manager(queue=scene.queue("first", "second", keyring=keyring))
+    client = scene.client(keyring=keyring)
+    done = [
+        client.submit(sharing.double.with_options(queue=name), number)
+        for number, name in enumerate(["second", "first", "second"])
+    ]
+    assert [each.get(PATIENCE) for each in done] == [0, 2, 4]
+    storage = manager.storage
+    assert sorted(ids(storage.find())) == sorted(ids(done))
+    assert storage.count() == storage.count(TaskStatus.COMPLETED) == 3
+    assert [storage.report(each.id).result for each in done] == [0, 2, 4]
+    assert storage.delete(done[0].id)
+    assert storage.cancel(done[1].id) is None
+    assert storage.count() == 2
+
+
 def test_a_stopped_manager_takes_nothing_and_can_be_stopped_again(scene, client):
     manager = scene.manager()
     assert client.submit(sharing.double, 1).get(PATIENCE) == 2

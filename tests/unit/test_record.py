@@ -54,7 +54,7 @@ def record(body=b"", **fields):
 
 
 def read(made):
-    return report_of(made, lambda record: record.result.decode())
+    return report_of(made, lambda record: record.result.decode() or None)
 
 
 @given(reports)

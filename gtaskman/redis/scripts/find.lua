@@ -1,10 +1,13 @@
--- A page of records in order of submission. ARGV: after offset limit, then names of indexes
+-- A page of records in order of submission. ARGV: what after offset limit, then names of indexes
 -- Gives records of these indexes with a sequence above `after`, but the first `offset` of them;
--- fewer than there are if they are large: go on after the last one's sequence.
+-- fewer than there are if they are large: go on after the last one's sequence. Ids whose record
+-- was deleted by hand are passed over.
+-- `what`: whole, as show() gives them; heads: sequence and time of submission in turn, flat.
 
-local after, offset, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local what = ARGV[1]
+local after, offset, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local indexes = {}
-for at = 4, #ARGV do indexes[#indexes + 1] = B .. ':' .. ARGV[at] end
+for at = 5, #ARGV do indexes[#indexes + 1] = B .. ':' .. ARGV[at] end
 
 local function up_to(last)
   local found = 0
@@ -28,20 +31,41 @@ end
 
 local function earlier(one, other) return one[1] < other[1] end
 
-sweep(128)
-local from = first()
-if not from or limit <= 0 then return {} end
-local page = {}
-for _, index in ipairs(indexes) do
-  local part = call('ZRANGEBYSCORE', index, from, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
-  for at = 1, #part, 2 do page[#page + 1] = {tonumber(part[at + 1]), part[at]} end
+-- Ids in order, each with its sequence.
+local function page(from, most)
+  local found = {}
+  for _, index in ipairs(indexes) do
+    local part = call('ZRANGEBYSCORE', index, S(from), '+inf', 'WITHSCORES', 'LIMIT', 0, most)
+    for at = 1, #part, 2 do found[#found + 1] = {tonumber(part[at + 1]), part[at]} end
+  end
+  table.sort(found, earlier)
+  for at = #found, most + 1, -1 do found[at] = nil end
+  return found
 end
-table.sort(page, earlier)
+
 local records, size = {}, 0
-for at = 1, math.min(limit, #page) do
-  if size > REPLY then break end
-  local record, bytes = show(page[at][2])
+
+local function add_head(each)
+  records[#records + 1] = S(each[1])
+  records[#records + 1] = call('HGET', T(each[2]), 'c') or ''
+end
+
+local function add_whole(each)
+  local record, bytes = show(each[2])
   if record then records[#records + 1] = record end
   size = size + bytes
 end
+
+sweep(128)
+local from = first()
+if not from or limit <= 0 then return {} end
+local add = what == 'heads' and add_head or add_whole
+repeat
+  local found = page(from, limit)
+  for _, each in ipairs(found) do
+    if size > REPLY then break end
+    add(each)
+    from = each[1] + 1
+  end
+until #records > 0 or #found == 0
 return records
