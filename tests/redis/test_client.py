@@ -667,11 +667,12 @@ def test_a_dead_letter_is_looked_at_and_sent_back(scene, client, path, kind):
 def test_an_expired_task_is_a_dead_letter(scene, client):
     scene.manager(lease=1.0)
     client.pause()
-    late = client.submit(sharing.double.with_options(ttl=SHORT), 5)
+    # It has as long again to start when it is sent back.
+    late = client.submit(sharing.double.with_options(ttl=3.0), 5)
     assert type(fate(late)) is gtaskman.TaskExpired
     assert ids(client.dead()) == [late.id]
-    again = client.retry(late.id)
     client.resume()
+    again = client.retry(late.id)
     assert again.get(PATIENCE) == 10
     assert client.dead() == []
 
