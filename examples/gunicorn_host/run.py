@@ -34,7 +34,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 GUNICORN = str(Path(sys.executable).with_name("gunicorn"))
-PATIENCE = 30.0  # seconds that anything may take
+WORKERS = 3  # see gunicorn.conf.py
+PATIENCE = 60.0  # seconds that anything may take
 
 
 class Site:
@@ -100,6 +101,15 @@ def outlive(site: Site) -> None:
     report = until("the report", lambda: done(site.report(begun["id"])))
     assert report["worker"] != begun["worker"]
     print(f"  another one tells that it is {report['status']}.")
+    # Its successor may still be importing the code, which is about to be changed.
+    until("all workers answer", lambda: len(alive(site, begun["worker"], set())) == WORKERS)
+
+
+def alive(site: Site, ended: int, found: set[int]) -> set[int]:
+    """The workers that answer, without the one that was ended."""
+    for _ in range(10 * WORKERS):
+        found.add(site.get("/")["worker"])
+    return found - {ended}
 
 
 def done(report: dict) -> dict | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 
 from extras.room import Room, ask, free_port
@@ -128,6 +129,17 @@ def a_site_under_gunicorn(room: Room) -> None:
 
 
 @needs("gunicorn")
+def the_line_in_the_configuration_of_gunicorn(room: Room) -> None:
+    room.copy("examples/legacy_app.py")
+    for mode in ("embedded", "host"):
+        port = free_port()
+        room.write_page("docs/gunicorn.md", {'mode="embedded"': f'mode="{mode}"'})
+        command = f"gunicorn -k gevent -b 127.0.0.1:{port} --pythonpath examples legacy_app:app"
+        with room.serving(command, "Booting worker"):
+            assert ask(port, "/hash?password=secret")
+
+
+@needs("gunicorn")
 def one_manager_for_gunicorn(room: Room) -> None:
     room.copy("examples/gunicorn_host")
     room.run("python examples/gunicorn_host/run.py")
@@ -171,7 +183,46 @@ def a_flask_site(room: Room) -> None:
         ask(port, "/login", b"name=ada&password=secret")
 
 
+@needs("flask", "gunicorn")
+def a_flask_application_under_gunicorn(room: Room) -> None:
+    port = free_port()
+    room.write_page("docs/flask.md")
+    with room.serving(f"gunicorn -b 127.0.0.1:{port} shop:app", "Booting worker"):
+        assert len(ask(port, "/digest/hello")) == 64
+
+
+@needs("flask", "gunicorn")
+def a_flask_application_under_other_workers(room: Room) -> None:
+    room.write_page("docs/flask.md")
+    (room.directory / "gunicorn.conf.py").unlink()
+    for worker_class in ("sync", "gthread"):
+        port = free_port()
+        command = f"gunicorn -k {worker_class} -b 127.0.0.1:{port} shop:app"
+        with room.serving(command, "Booting worker"):
+            assert len(ask(port, "/digest/hello")) == 64
+
+
 # --- Django --------------------------------------------------------------------------------------
+
+
+@needs("django")
+def a_new_django_site(room: Room) -> None:
+    room.run("django-admin startproject books .")
+    room.run("python manage.py startapp shop")
+    room.write_page("docs/django.md")
+    settings = room.directory / "books" / "settings.py"
+    given = 'INSTALLED_APPS = [\n    "gtaskman.contrib.django",\n    "shop",'
+    settings.write_text(settings.read_text().replace("INSTALLED_APPS = [", given))
+    (room.directory / "shop" / "models.py").write_text("import shop.tasks\n")
+    for words in ("check", "migrate", f"shell -c {shlex.quote(IN_A_SHELL)}"):
+        said = room.run(f"python manage.py {words}")
+    assert said.endswith("0 users, None\n"), said
+    env = {"GTASKMAN_URL": f"unix://{room.directory}/shop.sock"}
+    command = f"python manage.py gtaskman run --bind unix:{room.directory}/shop.sock"
+    with room.serving(command, "serving"):
+        words = "submit shop.tasks.send_invoice order_id=7 --no-wait"
+        task_id = room.run(f"python manage.py gtaskman {words}", **env).strip()
+        room.run(f"python manage.py gtaskman status {task_id} --wait", **env)
 
 
 @needs("django")
@@ -197,6 +248,16 @@ def a_django_site(room: Room) -> None:
         ask(port, "/books/1/count", b"")
         ask(port, "/books/1")
 
+
+IN_A_SHELL = """
+import time
+from django.contrib.auth.models import User
+from gtaskman.contrib.django import offload
+from shop.tasks import send_invoice
+handle = send_invoice.submit(7)
+while not handle.done(): time.sleep(0.01)
+print(offload(User).count(), "users,", handle.get())
+"""
 
 # --- the others ----------------------------------------------------------------------------------
 
