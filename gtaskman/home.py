@@ -67,9 +67,10 @@ class Home:
                 begin()
             except BaseException as error:
                 errors.append(error)
-                self.left.open()
+                self._unsettle()
             started.open()
-            self._stay()
+            if not errors:
+                self._stay()
             get_hub().destroy(destroy_loop=True)
             _apart.discard(self)
             gone.open()
@@ -78,8 +79,14 @@ class Home:
         monkey.get_original("_thread", "start_new_thread")(run, ())
         started.wait()
         if errors:
-            self.left, self._thread_gone = Latch(), None
+            self._thread_gone = None
             raise errors[0]
+
+    def _unsettle(self) -> None:
+        """Take :meth:`settle` back, so that it can be tried again."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self.hub = self.loop = self._keeper = None
 
     def _stay(self) -> None:
         """Live here until :meth:`leave`, whatever somebody's code throws out of the hub."""
@@ -152,12 +159,22 @@ class Home:
 
     # --- reaching it
 
-    def post(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call ``function`` on our hub: now if this is it, else as soon as it comes to that."""
+    def post(self, function: Callable[..., Any], *args: Any) -> bool:
+        """Call ``function`` on our hub: now if this is it, else as soon as it comes to that.
+
+        Gives whether it will be called: not once the hub has been destroyed.
+        """
         if self.is_here():
             function(*args)
-        else:
+            return True
+        return self._hand_over(function, *args)
+
+    def _hand_over(self, function: Callable[..., Any], *args: Any) -> bool:
+        try:
             self.loop.run_callback_threadsafe(function, *args)
+        except ValueError:  # gevent: "operation on destroyed loop"
+            return False
+        return True
 
     def ask(self, function: Callable[[], T]) -> T:
         """What ``function`` gives on our hub, whichever thread asks; here before there is one."""
@@ -173,7 +190,9 @@ class Home:
                 errors.append(error)
             done.open()
 
-        self.loop.run_callback_threadsafe(call)
+        if not self._hand_over(call):
+            self.check()
+            return function()
         if not done.wait(HANDOVER):
             raise GTaskmanError(
                 f"the hub of the manager has not run for {HANDOVER:.0f} s: the thread that made it"
@@ -191,7 +210,7 @@ class Home:
         if self._asked > self._answered:
             return now - self._asked > _STALLED
         self._asked = now
-        self.loop.run_callback_threadsafe(self._answer)
+        self._hand_over(self._answer)
         return False
 
     def _answer(self) -> None:

@@ -7,11 +7,13 @@ one that does not costs one switch.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-from gevent import getcurrent, monkey
+from gevent import Greenlet, getcurrent, monkey
 from gevent._hub_local import get_hub_if_exists
 
 from gtaskman.errors import ForkedManagerError, WouldBlockError
@@ -19,7 +21,8 @@ from gtaskman.errors import ForkedManagerError, WouldBlockError
 _allocate_lock = monkey.get_original("_thread", "allocate_lock")
 # Guards the lists of waiters of all latches: held for an append or a swap, never longer.
 # Reentrant, since a collection of garbage, or a signal's handler, may open a latch meanwhile.
-_guard = monkey.get_original("_thread", "RLock")()
+_allocate_guard = monkey.get_original("_thread", "RLock")
+_guard = _allocate_guard()
 _FOR_EVER = 1e9  # seconds
 
 
@@ -40,10 +43,18 @@ class _Greenlet:
         hub = self.hub
         if hub is not here:
             _call_in(hub, self.switch)
-        elif at_once and getcurrent() is hub:
+        elif at_once and getcurrent() is hub and _keeps_errors(self.greenlet, hub):
             self.switch()
         else:
             hub.loop.run_callback(self.switch)
+
+
+def _keeps_errors(greenlet: Any, hub: Any) -> bool:
+    """Whether an exception that ends the greenlet is not raised in who switched to it.
+
+    That of a raw greenlet is, and would be taken for one of the callback that wakes it.
+    """
+    return isinstance(greenlet, Greenlet) or greenlet is hub.parent
 
 
 class _Thread:
@@ -56,7 +67,8 @@ class _Thread:
         self.lock.acquire()
 
     def wake(self, _here: Any, _at_once: bool) -> None:
-        self.lock.release()
+        with contextlib.suppress(RuntimeError):  # woken already, before an interrupt of wake()
+            self.lock.release()
 
 
 class _Link:
@@ -84,7 +96,8 @@ def _call_in(hub: Any, callback: Callable[[], None]) -> None:
     """Call back in another thread's hub, unless that has gone with its thread."""
     loop = hub.loop
     if loop is not None:
-        loop.run_callback_threadsafe(callback)
+        with contextlib.suppress(ValueError):  # destroyed since
+            loop.run_callback_threadsafe(callback)
 
 
 class Latch:
@@ -110,9 +123,24 @@ class Latch:
         """
         with _guard:
             waiters, self._waiters = self._waiters, None
+        if not waiters:
+            return
         here = get_hub_if_exists()
-        for waiter in waiters or ():
-            waiter.wake(here, at_once)
+        try:
+            while waiters:
+                waiters[0].wake(here, at_once)
+                del waiters[0]
+        finally:
+            if waiters:  # an interrupt, such as KeyboardInterrupt: the rest is woken all the same
+                self._wake_later(waiters, here)
+
+    def _wake_later(self, waiters: list[Any], here: Any) -> None:
+        with _guard:
+            self._waiters = [*waiters, *(self._waiters or ())]
+        if here is not None:
+            here.loop.run_callback(self.wake)
+        else:
+            self.wake()
 
     def done(self) -> bool:
         """Whether it has happened."""
@@ -233,3 +261,13 @@ def foreign(pid: int, what: str) -> ForkedManagerError:
         f"{what} belongs to process {pid}, of which this one is a fork: its workers report"
         " there. Make a manager of your own in this process; gtaskman.submit does so by itself"
     )
+
+
+def _renew_guard() -> None:
+    """In a fork of the process: another thread, which is not here, may have held it."""
+    global _guard
+    _guard = _allocate_guard()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_guard)

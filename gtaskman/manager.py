@@ -36,6 +36,7 @@ from gtaskman.errors import (
     PayloadError,
     TaskDefinitionError,
     TaskTravelError,
+    WouldBlockError,
 )
 from gtaskman.events import Callback, Events
 from gtaskman.handle import TaskHandle
@@ -81,6 +82,22 @@ class State(enum.Enum):
 _RUNNING = State.RUNNING  # a member is slow to look up in its class
 
 
+class Start(Latch):
+    """One start of a manager; it opens when the start has ended, however it went."""
+
+    def __init__(self) -> None:
+        self._starter = getcurrent()
+
+    def await_end(self) -> None:
+        """Wait until the start has ended.
+
+        Raises :class:`WouldBlockError` in a signal handler that interrupts the start itself.
+        """
+        if not self.done() and getcurrent() is self._starter:
+            raise WouldBlockError("this manager is being started by the code that is interrupted")
+        self.wait()
+
+
 class Companion(Protocol):
     """What lives on a manager's hub, and ends with it."""
 
@@ -112,6 +129,7 @@ class TaskManager:
         self.queue = queues.connect(queue)
         self.events = Events()
         self._state = State.NEW
+        self._starts: dict[str, Start] = {}  # the one that is under way; setdefault is atomic
         self._home = Home("this manager, and every task of its,")
         self._pool: Pool | None = None
         self._timetable: Timetable | None = None
@@ -138,6 +156,7 @@ class TaskManager:
         self.storage = kept
         self._archive = storages.archive_of(kept)  # who is told of each report
         self._follows = self._archive.follows  # and asks for all but the last ones
+        self.queue.occupy(self)
         self._line.configure(self.config)
         self._line.on_available(self._on_available)
 
@@ -163,16 +182,30 @@ class TaskManager:
         Raises :class:`StartMethodError` where workers cannot be started at all, and
         :class:`ManagerStopped` after a stop.
         """
-        if self._state is State.RUNNING:
-            return self
-        refuse_at_import()
-        self._check_usable()
-        if self.config.background:
-            self._home.settle_apart(self._set_up)
-        else:
-            self._home.settle()
-            self._set_up()
+        while self._state is not State.RUNNING:
+            refuse_at_import()
+            self._check_usable()
+            mine = Start()
+            start = self._starts.setdefault("start", mine)
+            if start is mine:
+                self._start_once(mine)
+            else:
+                start.await_end()
         return self
+
+    def _start_once(self, start: Start) -> None:
+        """Start it, and let all go on who came meanwhile, from whichever thread."""
+        try:
+            if self._state is not State.NEW:
+                return  # another start has ended just now
+            if self.config.background:
+                self._home.settle_apart(self._set_up)
+            else:
+                self._home.settle()
+                self._set_up()
+        finally:
+            self._starts.clear()
+            start.open()
 
     def _set_up(self) -> None:
         loop = self._home.loop
@@ -197,8 +230,11 @@ class TaskManager:
         ``Configuration.stop_timeout``. A manager that was never started, or stopped before, is no
         error.
         """
+        while (start := self._starts.get("start")) is not None:
+            start.await_end()
         if self._state is State.NEW:
             self._state = State.STOPPED
+            self.queue.release(self)
             self._home.left.open()
         if self._state in (State.STOPPED, State.FORKED):
             return
@@ -247,6 +283,7 @@ class TaskManager:
         for companion in self._companions:
             companion.on_stopped()
         self._state = State.STOPPED
+        self.queue.release(self)
         _running.discard(self)
         self._home.leave()
 
@@ -381,6 +418,10 @@ class TaskManager:
             job.flags = flags
         if terms is not DEFAULT:
             job.put_under(terms, definition.unique_key(terms.unique, args, kwargs))
+        if self._pending > self.config.max_pending_bytes:
+            self._await_ebb()
+        if self._state is not _RUNNING:
+            self.start()  # it was stopped while an argument was encoded, which may wait
         handle = job.handle = TaskHandle(job, self)
         if self._jobs.setdefault(task_id, job) is not job:
             raise DuplicateTaskError(task_id)
@@ -390,13 +431,32 @@ class TaskManager:
             try:
                 self._accept(job)
             except BaseException:
-                self._jobs.pop(task_id, None)
+                self._withdraw(job)
                 raise
         else:
-            self._home.post(self._accept_for_other, job)
-        if self._pending > self.config.max_pending_bytes:
-            self._await_ebb()
+            self._post_accept(job)
         return handle
+
+    def _post_accept(self, job: Job) -> None:
+        """Have a job of another thread taken in on our hub.
+
+        Raises :class:`ManagerStopped` if that will not happen: the manager has stopped meanwhile.
+        """
+        posted = self._home.post(self._accept_for_other, job)
+        if (not posted or self._home.left.done()) and self._jobs.get(job.key) is job:
+            self._jobs.pop(job.key, None)
+            self._home.check()
+            raise self._stopped_error()
+
+    def _withdraw(self, job: Job) -> None:
+        """Its submitter has been interrupted and has no handle of it: it must not run; on our hub.
+
+        One that was taken in is cancelled, which gives its unique key back.
+        """
+        if not self._cancel_here(job, "its submit was interrupted") and (
+            self._jobs.get(job.key) is job
+        ):
+            del self._jobs[job.key]
 
     def _make_known(self, definition: Definition) -> None:
         if definition.kind == "service":
@@ -433,22 +493,28 @@ class TaskManager:
             pool.hand(idle, (job,))
         else:
             self._pending += job.cost
-            self._line.enqueue(job)
+            try:
+                self._line.enqueue(job)
+            except DuplicateTaskError:
+                self._pending -= job.cost
+                raise
         if not self._home.kept_alive:
             self._home.keep_alive()
 
     def _submit_under_terms(self, job: Job) -> None:
         """Take in a job that has terms of its own."""
+        if not job.unique and not self._home.is_here():
+            self._post_accept(job)
+            return
         try:
             if job.unique:
                 # Its key may be taken: its submitter is to know, on whichever thread.
                 self._home.ask(lambda: self._accept_unique(job))
-            elif self._home.is_here():
-                self._accept_under_terms(job)
             else:
-                self._home.post(self._accept_for_other, job)
+                self._accept_under_terms(job)
         except BaseException:
-            self._jobs.pop(job.id, None)
+            if self._jobs.get(job.key) is job and not self._home.post(self._withdraw, job):
+                self._jobs.pop(job.key, None)  # nothing runs there any more
             raise
 
     def _accept_under_terms(self, job: Job) -> None:
@@ -460,11 +526,10 @@ class TaskManager:
             raise ManagerStopped(STOPPED)
         if self._jobs.get(job.id) is not job:
             return  # its submitter has given up waiting for us
-        pending = self._pending
         try:
             self._accept_under_terms(job)
         except DuplicateTaskError:
-            self._pending = pending
+            self._jobs.pop(job.key, None)
             if job.told:
                 self._archive.delete(job.id)
             raise
@@ -488,16 +553,20 @@ class TaskManager:
             else:
                 self._accept_under_terms(job)
         except BaseException:
-            self._jobs.pop(job.id, None)
+            self._withdraw(job)
             raise
 
     def ebb(self) -> Latch | None:
         """While more waits than may, what opens when less does; else None."""
-        if self._pending <= self.config.max_pending_bytes or self._state is not State.RUNNING:
+        if not self._has_too_much() or self._state is not State.RUNNING:
             return None
         if self._ebb is None or self._ebb.done():
             self._ebb = Latch()
         return self._ebb
+
+    def _has_too_much(self) -> bool:
+        """Whether more waits than may, without what waits for its time."""
+        return self._pending - self.queue.delayed_cost > self.config.max_pending_bytes
 
     def _accept_for_other(self, job: Job) -> None:
         """Take in a job that another thread has submitted, and has a handle of."""
@@ -510,6 +579,10 @@ class TaskManager:
         except Exception as error:
             log.exception("task %s could not be queued", job.id)
             self._fail(job, f"it could not be queued: {type(error).__name__}: {error}")
+        except BaseException:
+            if not job.place:  # interrupted before it was taken in: it must not get lost
+                self._home.loop.run_callback(self._accept_for_other, job)
+            raise
 
     def _await_ebb(self) -> None:
         """Too much waits: so does whoever adds to it, unless that is a callback of a hub."""
@@ -617,7 +690,7 @@ class TaskManager:
     def _lessen(self, cost: int) -> None:
         """So many bytes of tasks wait no more: whoever waited for that may go on."""
         self._pending -= cost
-        if self._ebb is not None and self._pending <= self.config.max_pending_bytes:
+        if self._ebb is not None and not self._has_too_much():
             ebb, self._ebb = self._ebb, None
             ebb.open()
 
@@ -660,7 +733,11 @@ class TaskManager:
                     continue  # settled already, or given up, and its task is back
                 job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
                 report = job.completed_report(result, size, started, ended)
-                settle(job, report)
+                try:
+                    settle(job, report)
+                except Exception as error:
+                    self._finish(job, self._settle_plainly(job, report, error), None)
+                    continue
                 if job.terms is not DEFAULT:
                     limited.append(job)
                 if listening:
@@ -714,6 +791,8 @@ class TaskManager:
         self._mind_time() if wait else self._on_available()
 
     def _may_try_again(self, job: Job, failure: Failure) -> bool:
+        if job.stop is Why.CANCELLED:
+            return False  # it failed while it was being cancelled: that was its last attempt
         definition = job.definition
         most = definition.max_crashes or self.config.max_crashes
         if failure.kind is FailureKind.CRASH and job.crashes >= min(most, definition.retries + 1):
@@ -762,7 +841,10 @@ class TaskManager:
         # all of this is done again.
         if job.handle.settle(report, exception):
             self._gathered.append(job.handle)
-        self._line.settle(job, report)
+        try:
+            self._line.settle(job, report)
+        except Exception as error:
+            report = self._settle_plainly(job, report, error)
         job.payload = NOTHING  # a deadline may still hold the job: let the arguments go
         self._store_last([report])
         self._limit_report(job)
@@ -775,6 +857,19 @@ class TaskManager:
         if not self._jobs:
             self._on_idle()
         self.on_batch_end()
+
+    def _settle_plainly(self, job: Job, report: Report, error: Exception) -> Report:
+        """The queue does not take the last report: give it one that it can take."""
+        log.error("the end of task %s could not be noted in its queue", job.id, exc_info=error)
+        message = f"its end could not be noted in its queue: {type(error).__name__}"
+        if report.error is not None:
+            message = f"{report.error.kind.value}; {message}"
+        plain = job.failed_report(Failure(FailureKind.ERROR, message), None, time.monotonic())
+        try:
+            self._line.settle(job, plain)
+        except Exception:
+            log.exception("task %s stays unsettled in its queue", job.id)
+        return plain
 
     def _store(self, report: Report) -> None:
         """Keep a report; a storage that is down holds up no task, nor its result's waiter."""
@@ -950,7 +1045,12 @@ class TaskManager:
     def stacks(self, timeout: float = 1.0) -> dict[int, str]:
         """What each worker is doing right now: its stack as text, by pid."""
         self._check_usable()
-        return self._pool.stacks(timeout) if self._pool is not None else {}
+        pool = self._pool
+        if pool is None:
+            return {}
+        # Pipes are written on our hub only; the answers are waited for by who asks.
+        asked = self._home.ask(pool.ask_stacks)
+        return pool.take_stacks(asked, timeout)
 
     # --- threads and forks
 

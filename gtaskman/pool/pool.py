@@ -70,6 +70,9 @@ class Kill(enum.Enum):
     KILL = enum.auto()
 
 
+Asking = tuple[Latch, list[Stack]]  # opens when the one worker's answer is in the list
+
+
 class Pool:
     """The workers of one manager."""
 
@@ -101,7 +104,7 @@ class Pool:
         self._ended: list[End] = []
         self._closing = False
         self._latches: list[Latch] = []
-        self._pongs: dict[int, tuple[Latch, list[Stack]]] = {}
+        self._pongs: dict[int, Asking] = {}
         self._turning = False  # a step of the turnover is being taken
         self._turn_due = False  # the turnover goes on when the loop turns
         self.peak = 0  # the most processes that have lived at once
@@ -334,22 +337,29 @@ class Pool:
         """The pids of the workers that are up."""
         return [worker.pid for worker in self._workers.values() if worker.pid is not None]
 
-    def stacks(self, timeout: float) -> dict[int, str]:
-        """What each worker is doing, by pid; those that do not answer in time are left out."""
+    def ask_stacks(self) -> list[tuple[int, Asking]]:
+        """Ask each worker what it is doing; on our hub."""
         asked = []
         for worker in list(self._workers.values()):
             if worker.open:
                 number = next(self._job_numbers)
-                asking: tuple[Latch, list[Stack]] = (Latch(), [])
+                asking: Asking = (Latch(), [])
                 self._pongs[number] = asking
                 worker.ping(number)
                 asked.append((number, asking))
+        return asked
+
+    def take_stacks(self, asked: list[tuple[int, Asking]], timeout: float) -> dict[int, str]:
+        """What each says, by pid; those that do not answer in time are left out."""
         end = time.monotonic() + timeout
         found = {}
-        for number, (latch, answers) in asked:
-            if latch.wait(max(0.0, end - time.monotonic())):
-                found[answers[0].pid] = answers[0].text
-            self._pongs.pop(number, None)
+        try:
+            for _, (latch, answers) in asked:
+                if latch.wait(max(0.0, end - time.monotonic())):
+                    found[answers[0].pid] = answers[0].text
+        finally:
+            for number, _ in asked:
+                self._pongs.pop(number, None)
         return found
 
     # --- starting workers

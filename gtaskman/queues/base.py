@@ -37,6 +37,18 @@ class TaskQueue(abc.ABC):
     paused = False
     """Whether it hands out nothing for now."""
 
+    delayed_cost = 0
+    """Bytes of memory here that delayed jobs take; they are no reason to hold back a submit."""
+
+    def occupy(self, manager: object) -> None:  # noqa: B027 - a shared queue has any number
+        """``manager`` works from this queue until :meth:`release`.
+
+        Raises :class:`ConfigurationError` if another one does and there can be only one.
+        """
+
+    def release(self, manager: object) -> None:  # noqa: B027 - likewise
+        """``manager`` has stopped: another one may work from this queue."""
+
     def configure(self, config: Configuration) -> None:  # noqa: B027 - most have nothing to do
         """A manager under this configuration works from it now."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gtaskman.config import Configuration
-from gtaskman.errors import DuplicateTaskError
+from gtaskman.errors import ConfigurationError, DuplicateTaskError
 from gtaskman.job import Job
 from gtaskman.queues.base import TaskQueue
 from gtaskman.queues.dead import DeadLetters
@@ -31,6 +31,8 @@ class InMemoryTaskQueue(TaskQueue):
         self._async = _Line()
         self._delayed = Schedule(self._is_delayed)
         self._delayed_count = 0
+        self.delayed_cost = 0
+        self._manager: object | None = None
         self._deadlines = Schedule(self._must_start)
         self._expired: list[Job] = []  # claimed, but nobody has asked for them yet
         self._jobs: dict[str, Job] = {}  # all that wait or run
@@ -39,6 +41,20 @@ class InMemoryTaskQueue(TaskQueue):
         self._claimed = 0
         self._next_place = itertools.count(1).__next__
         self._available: list[Callable[[], None]] = []
+
+    def occupy(self, manager: object) -> None:
+        if self._manager not in (None, manager):
+            raise ConfigurationError(
+                "this InMemoryTaskQueue belongs to another manager, which has not been stopped:"
+                " give each manager a queue of its own, or share one on a server",
+                "queue",
+            )
+        self._manager = manager
+
+    def release(self, manager: object) -> None:
+        if self._manager is manager:
+            self._manager = None
+            self._available.clear()
 
     def configure(self, config: Configuration) -> None:
         self._dead.bound(config.keep_finished, config.keep_bytes)
@@ -98,7 +114,12 @@ class InMemoryTaskQueue(TaskQueue):
 
     def _delay(self, job: Job) -> None:
         self._delayed_count += 1
+        self.delayed_cost += job.cost
         self._delayed.add(job.ready_at, job)
+
+    def _no_longer_delayed(self, job: Job) -> None:
+        self._delayed_count -= 1
+        self.delayed_cost -= job.cost
 
     def _make_ready(self, job: Job) -> None:
         """A job waits for nothing but its turn."""
@@ -172,7 +193,7 @@ class InMemoryTaskQueue(TaskQueue):
         """
         job.withdrawn = True
         if job.ready_at:
-            self._delayed_count -= 1
+            self._no_longer_delayed(job)
         else:
             self._line(job).withdrawn += 1
 
@@ -208,7 +229,7 @@ class InMemoryTaskQueue(TaskQueue):
         """Do what is due by now."""
         now = time.monotonic()
         for job in self._delayed.take(now):
-            self._delayed_count -= 1
+            self._no_longer_delayed(job)
             self._make_ready(job)
         for job in self._deadlines.take(now):
             self._withdraw(job)

@@ -73,6 +73,7 @@ class EagerManager(TaskManager):
             self._state = State.STOPPED
             for job in list(self._jobs.values()):
                 self._cancel_here(job, STOPPED)
+            self.queue.release(self)
             self._home.left.open()
 
     # --- running
@@ -176,9 +177,10 @@ class _Everywhere(Home):
     def let_go(self) -> None:
         """Nothing went on."""
 
-    def post(self, function: Callable[..., Any], *args: Any) -> None:
+    def post(self, function: Callable[..., Any], *args: Any) -> bool:
         """Call it here and now."""
         function(*args)
+        return True
 
     def ask(self, function: Callable[[], T]) -> T:
         """What it gives, here and now."""

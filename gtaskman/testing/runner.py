@@ -66,8 +66,12 @@ class Runner:
         """The pids of the workers: there are none."""
         return []
 
-    def stacks(self, timeout: float) -> dict[int, str]:  # noqa: ARG002 - a pool's need it
-        """What the workers are doing: there are none."""
+    def ask_stacks(self) -> list[Any]:
+        """Ask the workers what they are doing: there are none."""
+        return []
+
+    def take_stacks(self, asked: list[Any], timeout: float) -> dict[int, str]:  # noqa: ARG002
+        """What they say: nothing."""
         return {}
 
     def running_number(self) -> int:

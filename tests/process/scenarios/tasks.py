@@ -38,6 +38,24 @@ def fail(message):
 
 
 @gtaskman.task
+def echo(value):
+    return value
+
+
+@gtaskman.task(retries=3, backoff=0)
+def fail_in_cleanup(path):
+    """Note the attempt in a file, wait for a cancel, and fail in the clean-up."""
+    attempt = gtaskman.current().attempt
+    with open(path, "a") as file:
+        file.write(f"attempt {attempt}\n")
+    try:
+        while attempt == 1:
+            gevent.sleep(0.01)
+    finally:
+        raise ConnectionError("the clean-up failed")
+
+
+@gtaskman.task
 def die(code=3):
     os._exit(code)
 
