@@ -55,7 +55,10 @@ _BATCH = 128  # tasks that one command sends
 class Client:
     """Sends tasks to a queue on a server, and asks how they stand.
 
-    ``url`` is that of the server, ``queue`` the queue for tasks that name none. Calls wait
+    ``url`` is that of the server, or a ``redis.Redis`` whose settings are taken over (a connection
+    of our own is made with them). ``credentials`` is asked at each new connection for a password,
+    or a user and a password: a callable, or a credential provider of redis-py. ``queue`` is the
+    queue for tasks that name none. Calls wait
     ``patience`` seconds for a server that is away (for ever if None), then raise
     :class:`ServerUnavailable`. ``codec`` is ``"json"``, ``"msgpack"`` or, with a ``keyring``,
     ``"pickle"``; a keyring signs whatever is sent. With ``replies=False`` nobody is told of a
@@ -81,7 +84,7 @@ class Client:
 
     def __init__(
         self,
-        url: str | Address,
+        url: Any,
         *,
         queue: str = "default",
         namespace: str | None = None,
@@ -90,8 +93,9 @@ class Client:
         keyring: Keyring | None = None,
         replies: bool = True,
         wait_replicas: int = 0,
+        credentials: Any = None,
     ) -> None:
-        self.address = Address.parse(url) if isinstance(url, str) else url
+        self.address = Address.of(url, credentials)
         self.namespace = namespace or self.address.namespace
         self.queue = queue
         self._patience = patience

@@ -31,6 +31,7 @@ _locks: dict[str, Any] = {}  # the one that guards the default manager, once it 
 _manager: TaskManager | Client | None = None
 _coming: Latch | None = None  # somebody is about to make it
 _settings: tuple[str | None, Configuration] = (None, Configuration())
+_credentials: Any = None  # for a server; see ``configure``
 _background_given = False  # ``configure`` was told where the manager runs
 _refusal: str | None = None  # why none is made now
 _may_block = False  # see ``assume_blocking``
@@ -45,13 +46,14 @@ def _lock() -> Any:
     return _locks["default"]
 
 
-def configure(url: str | None = None, **options: Any) -> None:
+def configure(url: Any = None, *, credentials: Any = None, **options: Any) -> None:
     """Say how the default manager shall be made: its ``url`` and the fields of Configuration.
 
+    ``url`` may be a ``redis.Redis``, and ``credentials`` is for a server: see :class:`Client`.
     Raises :class:`ConfigurationError` for a bad value, and if the manager is at work already:
     :func:`shutdown` it first.
     """
-    global _settings, _background_given
+    global _settings, _background_given, _credentials
     config = Configuration(**options)
     with _lock():
         if _manager is not None or _coming is not None:
@@ -60,6 +62,7 @@ def configure(url: str | None = None, **options: Any) -> None:
                 " after gtaskman.shutdown()"
             )
         _settings = (url, config)
+        _credentials = credentials
         _background_given = "background" in options
 
 
@@ -114,7 +117,9 @@ def _make() -> TaskManager | Client:
         try:
             url, config = _settings
             url = url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL
-            _manager = make(url, config, background_given=_background_given)
+            _manager = make(
+                url, config, background_given=_background_given, credentials=_credentials
+            )
         finally:
             _coming = None
             coming.open()
@@ -122,20 +127,24 @@ def _make() -> TaskManager | Client:
 
 
 def make(
-    url: str, config: Configuration, *, background_given: bool = False
+    url: Any, config: Configuration, *, background_given: bool = False, credentials: Any = None
 ) -> TaskManager | Client:
     """A manager for this process as the default one would be, started; it is the caller's.
 
     ``background_given`` says that ``config.background`` is as the user wants it, whatever
     :func:`assume_blocking` says. Raises :class:`ConfigurationError` for a URL that leads nowhere.
     """
-    return _client(url) if is_elsewhere(url) else _embedded(url, config, background_given)
+    if is_elsewhere(url):
+        return _client(url, credentials)
+    if credentials is not None:
+        raise ConfigurationError("credentials are for a server: give its URL, too", "credentials")
+    return _embedded(url, config, background_given)
 
 
-def _client(url: str) -> Client:
+def _client(url: Any, credentials: Any) -> Client:
     from gtaskman.client import Client
 
-    return Client(url)
+    return Client(url, credentials=credentials)
 
 
 def _embedded(url: str, config: Configuration, background_given: bool) -> TaskManager:

@@ -16,8 +16,10 @@ SERVERS = (
 
 
 def is_server(url: object) -> bool:
-    """Whether this is a URL that names a server."""
-    return isinstance(url, str) and url.partition(":")[0].lower() in SERVERS
+    """Whether this is a URL that names a server, or a client of redis-py for one."""
+    if isinstance(url, str):
+        return url.partition(":")[0].lower() in SERVERS
+    return hasattr(url, "connection_pool") or hasattr(url, "nodes_manager")
 
 
 def is_socket(url: object) -> bool:

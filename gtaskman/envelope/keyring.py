@@ -1,7 +1,7 @@
 """``Keyring``: the secrets with which envelopes are signed and by which they are known.
 
-HMAC-SHA256 over codec, key id, direction, namespace and queue, id, name and body; checked before anything is
-decoded. Two keys may live at once, so that they can be changed while tasks wait.
+HMAC-SHA256 over codec, key id, direction, namespace and queue, id, name and body; checked before
+anything is decoded. Two keys may live at once, so that they can be changed while tasks wait.
 """
 
 from __future__ import annotations

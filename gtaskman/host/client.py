@@ -64,11 +64,12 @@ class HostClient(Client):
         keyring: Keyring | None = None,
         replies: bool = True,
         wait_replicas: int = 0,
+        credentials: Any = None,
     ) -> None:
-        if namespace is not None or not replies or wait_replicas:
+        if namespace is not None or not replies or wait_replicas or credentials is not None:
             raise ConfigurationError(
-                "namespace, replies and wait_replicas are for servers: leave them out with the"
-                " URL of a socket",
+                "namespace, replies, wait_replicas and credentials are for servers: leave them out"
+                " with the URL of a socket",
                 "url",
             )
         self.socket = url if isinstance(url, SocketAddress) else SocketAddress.parse(url)

@@ -469,6 +469,9 @@ class Reader:
 class RedisTaskQueue(TaskQueue):
     """A queue on a Redis or Valkey server; its ``url`` may also be the name of a manager's queue.
 
+    ``url`` may be a ``redis.Redis``, whose settings are taken over; ``credentials`` is as those
+    of :class:`Client`.
+
     ``queues`` are the names that a manager serves, the first ones first; what is enqueued without
     a name goes to the first. ``namespace`` keeps applications on one server apart. ``lease`` are
     the seconds for which an owner may be silent. ``accept`` are the codecs that are let in
@@ -486,7 +489,7 @@ class RedisTaskQueue(TaskQueue):
 
     def __init__(
         self,
-        url: str | Address,
+        url: Any,
         *,
         queues: Sequence[str] = ("default",),
         namespace: str | None = None,
@@ -496,11 +499,12 @@ class RedisTaskQueue(TaskQueue):
         max_envelope: int = TASK_LIMIT,
         patience: float | None = None,
         fence: str = "auto",
+        credentials: Any = None,
     ) -> None:
         if fence not in _FENCES:
             raise ConfigurationError(f"fence={fence!r} is neither 'auto' nor 'always'", "fence")
         self._fence = fence
-        self.address = Address.parse(url) if isinstance(url, str) else url
+        self.address = Address.of(url, credentials)
         self.namespace = namespace or self.address.namespace
         self.queues = tuple(queues)
         self.name = self.queues[0]

@@ -10,8 +10,10 @@
 =================================================  ================================================
 
 ``rediss+sentinel`` and ``rediss+cluster`` are those over TLS. After a ``?``: ``namespace``, ``db``,
-``timeout`` (seconds), for TLS ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``,
-``ssl_cert_reqs`` (``required``, ``optional`` or ``none``) and ``ssl_check_hostname``, and for
+``timeout`` (seconds), for TLS ``ssl_ca_certs``, ``ssl_ca_path``, ``ssl_ca_data``,
+``ssl_certfile``, ``ssl_keyfile``, ``ssl_password``, ``ssl_min_version`` (``TLSv1.2`` or
+``TLSv1.3``), ``ssl_cert_reqs`` (``required``, ``optional`` or ``none``) and
+``ssl_check_hostname``; options of redis-py that are about its pool are passed over. For
 sentinels that ask for one ``sentinel_username`` and ``sentinel_password``. User, password and
 values are percent-encoded where they hold ``@ : / ? # & %``.
 """
@@ -20,14 +22,17 @@ from __future__ import annotations
 
 import enum
 import functools
+import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 from urllib.parse import parse_qsl, unquote
 
 from gtaskman.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 PORT = 6379
 SENTINEL_PORT = 26379
@@ -65,13 +70,21 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Tls:
-    """How to trust a server, and be trusted by it. The names are those of the options."""
+    """How to trust a server, and be trusted by it. The names are those of the options.
+
+    ``ca_certs`` is a file and ``ca_path`` a directory of certificates in PEM, ``ca_data`` their
+    text; ``password`` is that of ``keyfile``.
+    """
 
     ca_certs: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
     cert_reqs: str = "required"
     check_hostname: bool = True
+    ca_path: str | None = None
+    ca_data: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    min_version: str | None = None  # "TLSv1.2" or "TLSv1.3"
 
     @functools.cached_property
     def context(self) -> Any:
@@ -81,21 +94,48 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = self.check_hostname and self.cert_reqs != "none"
         context.verify_mode = getattr(ssl, f"CERT_{self.cert_reqs.upper()}")
+        if self.min_version:
+            context.minimum_version = ssl.TLSVersion[self.min_version.replace(".", "_")]
         try:
-            if self.ca_certs:
-                context.load_verify_locations(self.ca_certs)
+            if self.ca_certs or self.ca_path or self.ca_data:
+                context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
             else:
                 context.load_default_certs()
             if self.certfile:
-                context.load_cert_chain(self.certfile, self.keyfile)
-        except OSError as error:
-            files = ", ".join(filter(None, (self.ca_certs, self.certfile, self.keyfile)))
+                # Without a password OpenSSL would ask for one at the terminal.
+                context.load_cert_chain(self.certfile, self.keyfile, self.password or "")
+        except (OSError, ValueError) as error:
+            named = (self.ca_certs, self.ca_path, self.certfile, self.keyfile)
+            files = ", ".join(filter(None, named))
+            error = error if isinstance(error, OSError) else OSError(str(error))
             raise ConfigurationError(
                 f"the TLS files of the URL cannot be used ({error.strerror or error}): {files}."
-                " ssl_ca_certs, ssl_certfile and ssl_keyfile are paths of PEM files",
+                " ssl_ca_certs, ssl_certfile and ssl_keyfile are paths of PEM files, ssl_password"
+                " is that of the key",
                 "url",
             ) from None
         return context
+
+
+Credentials = Callable[[], str | tuple[str, ...]]
+"""Gives the password, or user and password, for one new connection."""
+
+
+def credentials_of(given: Any) -> Credentials | None:
+    """What was given as ``credentials=``: a callable, or an object with ``get_credentials()``.
+
+    Raises :class:`ConfigurationError` for anything else.
+    """
+    if given is None:
+        return None
+    found = getattr(given, "get_credentials", given)
+    if not callable(found):
+        raise ConfigurationError(
+            "credentials is a callable that gives a password, or a user and a password, or an"
+            f" object with such a method get_credentials(), not a {type(given).__name__}",
+            "credentials",
+        )
+    return cast("Credentials", found)
 
 
 @dataclass(frozen=True)
@@ -106,6 +146,19 @@ class Login:
     password: str | None = field(default=None, repr=False)
     db: int = 0
     tls: Tls | None = None
+    credentials: Credentials | None = field(default=None, repr=False)
+
+    def ask(self) -> tuple[str | None, str | None]:
+        """The user and the password of a new connection; raises whatever ``credentials`` does."""
+        if self.credentials is None:
+            return self.username, self.password
+        found = self.credentials()
+        words = (found,) if isinstance(found, str) else tuple(found)
+        if not 1 <= len(words) <= 2 or not all(isinstance(word, str) for word in words):
+            raise ConfigurationError(
+                "credentials give a password, or a user and a password, as texts", "credentials"
+            )
+        return (words[0] if len(words) == 2 else self.username), words[-1]
 
 
 @dataclass(frozen=True)
@@ -125,6 +178,30 @@ class Address:
     def parse(cls, url: str) -> Address:
         """Read a URL. Raises :class:`ConfigurationError`, which says what would be right."""
         return _Url(url).address()
+
+    @classmethod
+    def of(cls, where: Any, credentials: Any = None) -> Address:
+        """The address of a URL, of an address, or of a client of redis-py.
+
+        ``credentials`` are asked for at each new connection to the server, in the place of the
+        user and password; see :func:`credentials_of`. Raises :class:`ConfigurationError`.
+        """
+        if isinstance(where, str):
+            address = cls.parse(where)
+        elif isinstance(where, Address):
+            address = where
+        else:
+            from gtaskman.redis import borrowed
+
+            address = borrowed.address_of(where)
+        asked = credentials_of(credentials)
+        if asked is None:
+            return address
+        if address.kind is Kind.EMBEDDED:
+            raise ConfigurationError(
+                "an embedded server takes no credentials: leave them out", "credentials"
+            )
+        return replace(address, login=replace(address.login, credentials=asked))
 
     def __str__(self) -> str:
         if self.kind is Kind.EMBEDDED:
@@ -150,11 +227,14 @@ class _Url:
 
     def address(self) -> Address:
         address = _SCHEMES[self._scheme](self)
+        for name in sorted(_OF_CLIENTS & self._options.keys()):
+            log.debug("the option %s of the URL is for redis-py, and has no meaning here", name)
+            del self._options[name]
         if self._options:
             self._fail(
                 f"unknown option {sorted(self._options)[0]!r}; there are namespace, db, timeout,"
-                " and with TLS ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs and"
-                " ssl_check_hostname"
+                " and with TLS ssl_ca_certs, ssl_ca_path, ssl_ca_data, ssl_certfile, ssl_keyfile,"
+                " ssl_password, ssl_cert_reqs, ssl_check_hostname and ssl_min_version"
             )
         return address
 
@@ -255,7 +335,7 @@ class _Url:
             self._fail(
                 "the database is a number: redis://host:6379/0 (a / in a password is written %2F)"
             )
-        return Login(login.username, login.password, int(text), login.tls)
+        return replace(login, db=int(text))
 
     def _tls(self) -> Tls:
         take = self._options.pop
@@ -265,12 +345,19 @@ class _Url:
         check = take("ssl_check_hostname", "true").lower()
         if check not in _TRUE | _FALSE:
             self._fail("ssl_check_hostname is true or false")
+        version = take("ssl_min_version", None)
+        if version not in (None, *_VERSIONS):
+            self._fail(f"ssl_min_version is one of {' and '.join(_VERSIONS)}")
         return Tls(
             take("ssl_ca_certs", None),
             take("ssl_certfile", None),
             take("ssl_keyfile", None),
             reqs,
             check in _TRUE,
+            take("ssl_ca_path", None),
+            take("ssl_ca_data", None),
+            take("ssl_password", None),
+            version,
         )
 
     def _common(self) -> dict[str, Any]:
@@ -299,6 +386,16 @@ class _Url:
         raise ConfigurationError(f"the {self._scheme} URL cannot be used: {what}", "url")
 
 
+_VERSIONS = ("TLSv1.2", "TLSv1.3")
+# Options that redis-py takes, and that say nothing about where the server is or how to log in.
+_OF_CLIENTS = frozenset(
+    {
+        "client_name", "decode_responses", "encoding", "encoding_errors", "health_check_interval",
+        "lib_name", "lib_version", "max_connections", "protocol", "retry_on_error",
+        "retry_on_timeout", "single_connection_client", "socket_connect_timeout",
+        "socket_keepalive", "socket_read_size", "socket_timeout",
+    }
+)  # fmt: skip
 _TRUE, _FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
 _SCHEMES: dict[str, Callable[[_Url], Address]] = {
     "redis": _Url.single,

@@ -18,7 +18,7 @@ from typing import Any
 import gevent.socket
 import hiredis
 
-from gtaskman.errors import ServerError
+from gtaskman.errors import GTaskmanError, ServerError
 from gtaskman.redis.address import Login, Node, Tls
 
 pack: Callable[[tuple[str | bytes | float, ...]], bytes]
@@ -166,9 +166,10 @@ class Connection:
 
     def _introduce(self, login: Login) -> None:
         words: list[tuple[str, ...]] = [("CLIENT", "SETNAME", f"gtaskman-{os.getpid()}")]
-        if login.password is not None:
-            user = () if login.username is None else (login.username,)
-            words.insert(0, ("AUTH", *user, login.password))
+        username, password = _credentials(login)
+        if password is not None:
+            user = () if username is None else (username,)
+            words.insert(0, ("AUTH", *user, password))
         if login.db:
             words.append(("SELECT", str(login.db)))
         self.send(b"".join(map(pack, words)))
@@ -205,6 +206,18 @@ class Connection:
         """In a fork: close our copy of the descriptor, and leave the connection alone."""
         with contextlib.suppress(OSError):
             os.close(self._sock.detach())
+
+
+def _credentials(login: Login) -> tuple[str | None, str | None]:
+    """Asked at each connect: tokens expire. Where they come from may be away for a while."""
+    try:
+        return login.ask()
+    except GTaskmanError:
+        raise
+    except Exception as error:
+        raise ConnectionLost(
+            f"has no credentials for us ({type(error).__name__}: {error})", opened=False
+        ) from error
 
 
 # --- opening -------------------------------------------------------------------------------------

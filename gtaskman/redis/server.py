@@ -54,7 +54,7 @@ class Server:
         patience: float | None = None,
         longest_pause: float = LONGEST_PAUSE,
     ) -> None:
-        self.address = Address.parse(address) if isinstance(address, str) else address
+        self.address = Address.of(address)
         self.patience = patience
         self.longest_pause = longest_pause
         self.timeout = min(  # seconds that a reply may take

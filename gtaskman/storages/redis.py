@@ -186,8 +186,8 @@ class _Servers:
     """The server that was given, or one for each native thread that comes by."""
 
     def __init__(self, server: Server | str) -> None:
-        self._given = None if isinstance(server, str) else server
-        self.address = Address.parse(server) if isinstance(server, str) else server.address
+        self._given = server if isinstance(server, Server) else None
+        self.address = server.address if isinstance(server, Server) else Address.of(server)
         self._made: weakref.WeakKeyDictionary[Any, Server] = weakref.WeakKeyDictionary()
 
     def here(self) -> Server:

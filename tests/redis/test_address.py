@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import ssl
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.sentinel import Sentinel
 
 from gtaskman.errors import ConfigurationError
 from gtaskman.redis.address import Address, Kind, Node, Tls
@@ -151,3 +155,89 @@ def test_tls_files_that_are_not_there():
     tls = Tls(ca_certs="/nowhere/ca.pem")
     with pytest.raises(ConfigurationError, match=r"/nowhere/ca\.pem"):
         _ = tls.context
+
+
+def test_options_of_redis_py_that_mean_nothing_here_are_passed_over(caplog):
+    caplog.set_level("DEBUG", "gtaskman")
+    url = "redis://host/1?max_connections=10&decode_responses=True&health_check_interval=3"
+    assert Address.parse(url) == Address.parse("redis://host/1")
+    assert "max_connections" in caplog.text
+    with pytest.raises(ConfigurationError, match="unknown option 'max_conections'"):
+        Address.parse("redis://host?max_conections=10")
+
+
+def test_more_tls_options():
+    url = "rediss://h?ssl_ca_path=/ca&ssl_ca_data=PEM&ssl_password=pw&ssl_min_version=TLSv1.3"
+    tls = Address.parse(url).login.tls
+    assert (tls.ca_path, tls.ca_data, tls.password, tls.min_version) == (
+        "/ca", "PEM", "pw", "TLSv1.3")  # fmt: skip
+    assert "pw" not in repr(tls)
+    with pytest.raises(ConfigurationError, match="ssl_min_version"):
+        Address.parse("rediss://h?ssl_min_version=1")
+    damaged = Address.parse("rediss://h?ssl_ca_data=nonsense").login.tls
+    with pytest.raises(ConfigurationError, match="TLS files"):
+        _ = damaged.context
+
+
+@pytest.mark.parametrize(
+    ("made", "url"),
+    [
+        (lambda: redis.Redis(), "redis://localhost:6379/0"),
+        (lambda: redis.Redis("h", 7, 2, username="u", password="p"), "redis://u:p@h:7/2"),
+        (lambda: redis.Redis.from_url("redis://u:p@h:7/2"), "redis://u:p@h:7/2"),
+        (lambda: redis.Redis(unix_socket_path="/run/r.sock"), "redis+socket:///run/r.sock"),
+        (
+            lambda: redis.Redis(
+                "h", ssl=True, ssl_ca_certs="ca.pem", ssl_cert_reqs="none", ssl_check_hostname=False
+            ),
+            "rediss://h?ssl_ca_certs=ca.pem&ssl_cert_reqs=none&ssl_check_hostname=no",
+        ),
+        (
+            lambda: redis.Redis.from_url("rediss://h:1?ssl_password=pw"),
+            "rediss://h:1?ssl_password=pw",
+        ),
+        (
+            lambda: Sentinel(
+                [("a", 1), ("b", 2)], sentinel_kwargs={"password": "s"}, password="p"
+            ).master_for("service", db=3),
+            "redis+sentinel://:p@a:1,b:2/service/3?sentinel_password=s",
+        ),
+    ],
+)
+def test_the_settings_of_a_client_of_redis_py_are_taken_over(made, url):
+    assert dataclasses.replace(Address.of(made()), timeout=5.0) == Address.parse(url)
+
+
+def test_the_smallest_tls_version_of_redis_py_is_taken_over():
+    client = redis.Redis(ssl=True, ssl_min_version=ssl.TLSVersion.TLSv1_3)
+    assert Address.of(client).login.tls.min_version == "TLSv1.3"
+
+
+def test_the_timeout_of_redis_py_is_taken_over():
+    assert Address.of(redis.Redis(socket_timeout=2.5)).timeout == 2.5
+
+
+@pytest.mark.parametrize("given", [3, object(), None])
+def test_what_names_no_server_is_refused(given):
+    with pytest.raises(ConfigurationError, match=r"or by a redis\.Redis"):
+        Address.of(given)
+
+
+def test_credentials_are_a_callable_or_a_provider():
+    provider = redis.UsernamePasswordCredentialProvider("u", "p")
+    for credentials, asked in [
+        (provider, ("u", "p")),
+        (lambda: "secret", ("me", "secret")),
+        (lambda: ("you", "secret"), ("you", "secret")),
+        (lambda: ("secret",), ("me", "secret")),
+    ]:
+        login = Address.of("redis://me:old@h", credentials).login
+        assert login.ask() == asked
+        assert "secret" not in repr(login)
+    assert Address.of(redis.Redis(credential_provider=provider)).login.ask() == ("u", "p")
+    with pytest.raises(ConfigurationError, match="credentials is a callable"):
+        Address.of("redis://h", "a password")
+    with pytest.raises(ConfigurationError, match="takes no credentials"):
+        Address.of("embedded:/tmp/x", provider)
+    with pytest.raises(ConfigurationError, match="as texts"):
+        Address.of("redis://h", lambda: (1, 2)).login.ask()

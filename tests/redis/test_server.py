@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import random
@@ -16,6 +17,7 @@ from servers import Proxy, RunningServer, any_kind, certificates, each_kind, tls
 from worlds import PATIENCE, run_python, wait_until
 
 from gtaskman.errors import GTaskmanError, ServerError, ServerUnavailable, WouldBlockError
+from gtaskman.redis.address import Address
 from gtaskman.redis.scripts import Script
 from gtaskman.redis.server import Server
 
@@ -115,6 +117,44 @@ def test_a_script_is_loaded_when_the_server_does_not_have_it(running, connect):
     adding = [gevent.spawn(server.script, ADD, BASE, number) for number in range(2, 300)]
     gevent.joinall(adding, raise_error=True)
     assert server.script(READ, BASE) == 299
+
+
+def test_credentials_are_asked_for_at_each_connect(connect):
+    with RunningServer(any_kind(), password="first") as running:
+        known, asked = ["first"], []
+
+        def credentials():
+            asked.append(known[0])
+            return known[0]
+
+        url = running.url.replace(":first@", "")
+        server = connect(Address.of(url, credentials), patience=PATIENCE)
+        assert server.call(BASE, "PING") == b"PONG"
+        heard = []
+        server.subscribe(BASE, f"{BASE}:channel", heard.append)
+        with contextlib.closing(running.client()) as other:
+            other.config_set("requirepass", "second")
+            known[0] = "second"
+            other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            other.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        assert server.call(BASE, "PING") == b"PONG"
+        wait_until(lambda: asked.count("second") >= 2, PATIENCE, "both connections are back")
+        running.password = "second"
+
+
+def test_credentials_that_cannot_be_had_are_asked_for_again(any_running, connect, caplog):
+    asked = []
+
+    def credentials():
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError("no route to the identity provider")
+        return "none"
+
+    any_running.command("CONFIG", "SET", "requirepass", "none")
+    server = connect(Address.of(any_running.url, credentials), patience=PATIENCE)
+    assert server.call(BASE, "PING") == b"PONG"
+    assert "no route to the identity provider" in caplog.text
 
 
 def test_a_server_that_repeats_a_password_in_an_error_is_not_quoted(connect):

@@ -9,6 +9,7 @@ import time
 
 import gevent
 import pytest
+import redis
 import sharing
 from scenarios import work
 from scenarios.control import fate, lines
@@ -324,6 +325,18 @@ def test_the_module_sends_to_the_server_that_it_was_told(scene, default, monkeyp
     assert not gtaskman.cancel("nobody")
     gtaskman.shutdown()
     assert gtaskman.submit(sharing.double, 6).get(PATIENCE) == 12, "it begins anew"
+
+
+def test_redis_py_may_say_where_the_server_is(scene, default):
+    url = f"redis://127.0.0.1:{scene.running.port}/0"
+    settings = {"namespace": scene.namespace}
+    queue = gtaskman.RedisTaskQueue(redis.Redis.from_url(url), **settings)
+    scene.manager(queue=queue)
+    with gtaskman.Client(redis.Redis.from_url(url), **settings) as client:
+        assert client.submit(sharing.double, 4).get(PATIENCE) == 8
+    gtaskman.configure(redis.Redis(host="127.0.0.1", port=scene.running.port))
+    handle = gtaskman.submit(sharing.double, 4)
+    assert scene.client(namespace="default").report(handle.id).status is TaskStatus.WAITING
 
 
 def test_a_task_sends_another_one(scene, client, monkeypatch):
