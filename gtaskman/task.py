@@ -14,7 +14,7 @@ import itertools
 import os
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from gtaskman.backoff import Backoff
@@ -110,7 +110,7 @@ class Definition:
         """The same code under other limits."""
         unknown = changes.keys() - LIMITS
         if unknown:
-            raise TaskDefinitionError(f"{self.name}: a task has no option {sorted(unknown)[0]!r}")
+            raise _no_option(self.name, sorted(unknown)[0], sorted(LIMITS))
         kept = {name: getattr(self, name) for name in ("name", "kind", "target", "terms", *LIMITS)}
         return Definition(**{**kept, **changes})
 
@@ -158,10 +158,15 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _refuse_unknown(name: str, options: Iterable[str], more: tuple[str, ...] = ()) -> None:
     unknown = set(options) - {*more, *LIMITS, *_TERMS}
     if unknown:
-        known = ", ".join((*more, *LIMITS, *_TERMS))
-        raise TaskDefinitionError(
-            f"{name}: a task has no option {sorted(unknown)[0]!r} (it has: {known})"
-        )
+        raise _no_option(name, sorted(unknown)[0], (*more, *LIMITS, *_TERMS))
+
+
+def _no_option(name: str, option: str, known: Sequence[str]) -> TaskDefinitionError:
+    import difflib  # only a mistake needs it
+
+    close = difflib.get_close_matches(option, known, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else f" (it has: {', '.join(known)})"
+    return TaskDefinitionError(f"{name}: a task has no option {option!r}{hint}")
 
 
 def _refuse_taken(cls: Any, names: Iterable[str]) -> None:

@@ -9,13 +9,21 @@ from __future__ import annotations
 import _socket
 import errno
 import functools
+import os
+import stat
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from gtaskman.distant import Reading
-from gtaskman.errors import FrameError, GTaskmanError, PayloadError, ServerUnavailable
+from gtaskman.errors import (
+    ConfigurationError,
+    FrameError,
+    GTaskmanError,
+    PayloadError,
+    ServerUnavailable,
+)
 from gtaskman.host import messages
 from gtaskman.host.address import SocketAddress
 from gtaskman.host.handle import HostHandle
@@ -31,6 +39,7 @@ from gtaskman.wire.payload import EMPTY, Payload, decode_value
 _LIMIT = 1 << 40  # bytes of a frame: the manager's own limit is the one that matters
 _MOST_CODES = 65536  # numbers of definitions that are kept
 _MANY = 64  # tasks that are sent together at most
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 
 
@@ -84,7 +93,8 @@ class Owner(Protocol):
 class Connection:
     """Opened when it is made; :meth:`greet` then waits for the manager's welcome.
 
-    Raises :class:`NotThere`.
+    Raises :class:`NotThere`, and :class:`ConfigurationError` if whoever listens may not be the
+    manager that is meant.
     """
 
     def __init__(self, address: SocketAddress, loop: Any, owner: Owner) -> None:
@@ -108,7 +118,15 @@ class Connection:
         self._turning = False
         self._woken: list[HostHandle] = []
         self._socket = _connect(address)
-        self.peer = Peer.of(self._socket)
+        try:
+            self.peer = Peer.of(self._socket)
+            _check_listener(address, self.peer)
+        except OSError as error:
+            self._socket.close()
+            raise NotThere(f"{error.strerror or error}") from None
+        except ConfigurationError:
+            self._socket.close()
+            raise
         self._channel = Outlet(
             self._socket.fileno(),
             loop,
@@ -455,6 +473,27 @@ def _connect(address: SocketAddress) -> _socket.socket:
             raise NotThere("too many connections wait to be accepted there") from None
         raise NotThere(f"{error.strerror or error}") from None
     return socket
+
+
+def _check_listener(address: SocketAddress, peer: Peer) -> None:
+    """Raise :class:`ConfigurationError` for a listener that anybody could be.
+
+    Tasks and their arguments are sent to it. One of this user, or of root, is trusted. One of
+    another user is where the path is in a directory in which nobody but its user, this one and
+    root could have put it.
+    """
+    trusted = (os.geteuid(), 0)
+    if peer.uid in trusted:
+        return
+    directory = os.path.dirname(address.path)
+    found = os.stat(directory)
+    if found.st_mode & _OTHERS or found.st_uid not in (*trusted, peer.uid):
+        raise ConfigurationError(
+            f"user {peer.uid} listens at {address}, and others may write to the directory"
+            f" {directory}: it may not be the manager that you mean. Let the manager listen in a"
+            " directory that belongs to its user, or to root, and that nobody else may write to",
+            "url",
+        )
 
 
 def _filled(report: Report, value: Any) -> Report:

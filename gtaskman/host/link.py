@@ -178,6 +178,11 @@ class Link:
             )
         except GTaskmanError as error:
             self._refusal = error
+        except Exception as error:
+            # Whoever waits must be told: it is tried again, as when nothing listens.
+            log.exception("the manager at %s cannot be connected to", self.address)
+            self._reason = f"{type(error).__name__}: {error}"
+            return False
         else:
             if made.closing and made.has_successor and self._connections():
                 made.close()  # the one that there is will do, until the successor listens

@@ -30,8 +30,30 @@ class Peer(NamedTuple):
     @property
     def is_us(self) -> bool:
         """Whether it runs as the user that this process runs as: pickles are taken from nobody
-        else."""
-        return self.uid == os.geteuid()
+        else.
+
+        The kernel shows the users of other user namespaces as the overflow user. Whoever runs as
+        that one trusts processes of its own namespace only.
+        """
+        if self.uid != os.geteuid():
+            return False
+        return self.uid != _overflow_uid() or _same_namespace(self.pid)
+
+
+def _overflow_uid() -> int:
+    try:
+        with open("/proc/sys/kernel/overflowuid") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65534
+
+
+def _same_namespace(pid: int) -> bool:
+    """Whether a process is in the user namespace of this one."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
+    except OSError:
+        return False  # its number is of another namespace, or it has ended
 
 
 def admit(peer: Peer, allowed: Collection[int]) -> None:

@@ -26,6 +26,7 @@ from gtaskman.host.desk import MOST_FOUND, ORPHANED, Counter, answered
 from gtaskman.host.messages import AGAIN, Attach, Order, Question
 from gtaskman.job import OVERHEAD
 from gtaskman.latch import Latch
+from gtaskman.loops import SupervisedLoop
 from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.queues.sending import entry_of
 from gtaskman.redis.keys import queue_base
@@ -148,7 +149,7 @@ class Relay(Counter):
         self._under_way: dict[tuple[str, str], _Parcel] = {}  # until the server has answered
         self._pending = 0  # bytes of these
         self._ebb: Latch | None = None  # opens when enough of them have gone
-        self._sending: gevent.Greenlet | None = None
+        self._sending = SupervisedLoop("the relay of tasks to the server", self._send)
         self._requests = itertools.count(1)
         self._nonce = os.urandom(8).hex()
         self._answers: dict[str, Callable[..., Any]] = {
@@ -201,8 +202,7 @@ class Relay(Counter):
             return
         self._parcels.append(parcel)
         self._pending += parcel.size
-        if self._sending is None:
-            self._sending = gevent.spawn(self._send)
+        self._sending.start()
 
     def ebb(self) -> Latch | None:
         if self._pending <= self._manager.config.max_pending_bytes:
@@ -227,16 +227,13 @@ class Relay(Counter):
 
     def _send(self) -> None:
         """Send what has come, and what comes meanwhile."""
-        try:
-            while self._parcels:
-                batch = [self._parcels.popleft() for _ in range(min(_BATCH, len(self._parcels)))]
-                by_queue: dict[str, list[_Parcel]] = {}
-                for parcel in batch:
-                    by_queue.setdefault(parcel.queue, []).append(parcel)
-                for queue, group in by_queue.items():
-                    self._send_to(queue, group)
-        finally:
-            self._sending = None
+        while self._parcels:
+            batch = [self._parcels.popleft() for _ in range(min(_BATCH, len(self._parcels)))]
+            by_queue: dict[str, list[_Parcel]] = {}
+            for parcel in batch:
+                by_queue.setdefault(parcel.queue, []).append(parcel)
+            for queue, group in by_queue.items():
+                self._send_to(queue, group)
 
     def _send_to(self, queue: str, parcels: list[_Parcel]) -> None:
         try:
@@ -249,6 +246,9 @@ class Relay(Counter):
         except Exception as error:
             log.exception("tasks of other processes cannot be sent to queue %s", queue)
             self._refuse(parcels, GTaskmanError(f"{type(error).__name__}: {error}"))
+        except BaseException as error:
+            self._refuse(parcels, GTaskmanError(f"the manager was interrupted: {error!r}"))
+            raise
         finally:
             self._lessen(parcels)
 

@@ -59,7 +59,7 @@ _LONGEST = 16 * 1024 * 1024  # bytes of a request, or of a value in a reply
 _LINE = _LONGEST + 1024  # with what is around it
 _ASKING = 10.0  # seconds that a request may take to be said
 _GRACE = 5.0  # seconds that a reply may be late
-_CLIENTS = 64  # at once
+_CLIENTS = 64  # that may be asking at once; as many may be answered
 _PREFIX = "services-"
 _AT_REST = (ServiceState.STOPPED, ServiceState.FAILED)
 
@@ -192,12 +192,13 @@ class Control:
         self._manager = manager
         self._who = who
         self._server: StreamServer | None = None
+        self._asking: dict[gevent.Greenlet, None] = {}  # whose requests have not come, in order
 
     def start(self) -> Control:
         """Listen. Raises :class:`ConfigurationError` and :class:`RendezvousTaken`."""
         if self._server is None:
             listener = self.rendezvous.listen(self._who)
-            self._server = StreamServer(listener, self._serve, spawn=Pool(_CLIENTS))
+            self._server = StreamServer(listener, self._serve, spawn=Pool(2 * _CLIENTS))
             self._server.start()
         return self
 
@@ -229,11 +230,27 @@ class Control:
     def _serve(self, connection: Any, _address: Any) -> None:
         try:
             connection.settimeout(_ASKING)
-            line = _read_line(connection)
+            line = self._await_request(connection)
             if line:
                 connection.sendall(self._reply(connection, line))
         except OSError as error:
             log.debug("somebody who asked about services is gone: %s", error)
+
+    def _await_request(self, connection: Any) -> bytes:
+        """A request, which must be there in time as a whole.
+
+        Where very many are still to come, the one that has taken the longest is given up: they
+        shut nobody out.
+        """
+        here = gevent.getcurrent()
+        if len(self._asking) >= _CLIENTS:
+            next(iter(self._asking)).kill(block=False)
+        self._asking[here] = None
+        try:
+            with gevent.Timeout(_ASKING, TimeoutError("the request did not come in time")):
+                return _read_line(connection)
+        finally:
+            self._asking.pop(here, None)
 
     def _reply(self, connection: Any, line: bytes) -> bytes:
         try:

@@ -5,14 +5,15 @@ Only what the options ask for costs anything: without them there is no timer.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 
 import gevent
-from gevent import Greenlet
 
 from gtaskman.errors import GTaskmanError
 from gtaskman.home import Home
+from gtaskman.loops import SupervisedLoop
 from gtaskman.pool.alarm import Alarm
 from gtaskman.services.calls import Call, encode
 from gtaskman.services.instance import Instance
@@ -49,13 +50,16 @@ class Watch:
         self._on_unwell = on_unwell
         self._on_outgrown = on_outgrown
         self._size, self._age = Alarm(home.loop), Alarm(home.loop)
-        self._checks: Greenlet | None = None
+        self._checks: SupervisedLoop | None = None
+        self._unwell = False  # the check itself says so right now, which may stop this watch
         self._begin()
 
     def _begin(self) -> None:
         options = self._options
         if options.health is not None:
-            self._checks = gevent.spawn(self._check_health, options.health)
+            checks = functools.partial(self._check_health, options.health)
+            self._checks = SupervisedLoop(f"the health check of service {self._service!r}", checks)
+            self._checks.start()
         if options.max_rss is not None:
             self._size.set(_SIZE_EVERY, self._look_at_size, options.max_rss)
         if options.max_age is not None:
@@ -66,9 +70,9 @@ class Watch:
         """Watch no more."""
         self._size.cancel()
         self._age.cancel()
-        if self._checks is not None and self._checks is not gevent.getcurrent():
-            self._checks.kill(block=False)
-        self._checks = None
+        checks, self._checks = self._checks, None
+        if checks is not None and not self._unwell:
+            checks.stop()
 
     def _outgrow(self, why: str) -> None:
         self._size.cancel()
@@ -92,6 +96,7 @@ class Watch:
                 log.warning("service %r is unwell: %s() %s", self._service, method, why)
             if failures >= options.health_failures:
                 times = f"{failures} times in a row" if failures > 1 else "once"
+                self._unwell = True
                 self._on_unwell(f"its health check {method}() has failed {times}: it {why}")
                 return
 

@@ -108,35 +108,46 @@ _WRITABLE = 0x200  # PyBUF_WRITE
 
 
 class _Filling:
-    """A large frame while its parts are being read."""
+    """A large frame while its parts are being read.
+
+    Each buffer is allocated when its turn comes: a frame that is announced, and never sent, costs
+    next to nothing.
+    """
 
     def __init__(self, kind: int, flags: int, number: int, size: int, sizes: Sequence[int]) -> None:
         self.kind, self.flags, self.number = kind, flags, number
         self.body = (
             memoryview(bytearray(size)) if size < _MAPPED else memoryview(mmap.mmap(-1, size))
         )
-        made = [allocate(each & _SIZE_MASK, each >> 56) for each in sizes]
-        self.buffers = [owner for owner, _ in made]
-        self._views = [view for view in (self.body, *(view for _, view in made)) if len(view)]
-        self.at = 0
+        self.at = 0  # bytes of the whole frame that are there
+        self._sizes = sizes
+        self._size = size + sum(each & _SIZE_MASK for each in sizes)
+        # What was allocated so far, and at which byte of the frame it begins; the last is filled.
+        self._parts: list[tuple[object, memoryview, int]] = [(None, self.body, 0)]
+        self.turn()
 
     @property
     def full(self) -> bool:
-        return not self._views
+        return self.at == self._size
 
     def room(self) -> memoryview:
-        return self._views[0][self.at : self.at + AT_ONCE]
+        _, view, start = self._parts[-1]
+        at = self.at - start
+        return view[at : at + AT_ONCE]
 
     def turn(self) -> None:
         """Go on with the next part when this one is full; may be called again."""
-        if self._views and self.at == len(self._views[0]):
-            del self._views[0]
-            self.at = 0
+        while len(self._parts) <= len(self._sizes):
+            _, view, start = self._parts[-1]
+            if self.at < start + len(view):
+                return
+            size = self._sizes[len(self._parts) - 1]
+            self._parts.append((*allocate(size & _SIZE_MASK, size >> 56), start + len(view)))
 
     def take(self, data: memoryview) -> int:
         """Fill in from ``data``; gives how many bytes were taken."""
         taken = 0
-        while taken < len(data) and self._views:
+        while taken < len(data) and not self.full:
             room = self.room()
             count = min(len(room), len(data) - taken)
             room[:count] = data[taken : taken + count]
@@ -146,7 +157,8 @@ class _Filling:
         return taken
 
     def frame(self) -> Frame:
-        return Frame(self.kind, self.flags, self.number, self.body, self.buffers)
+        buffers = [owner for owner, _, _ in self._parts[1:]]
+        return Frame(self.kind, self.flags, self.number, self.body, buffers)
 
 
 class FrameReader:

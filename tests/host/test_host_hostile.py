@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import gevent
+import hostile
 import pytest
 from gevent import socket as cooperative
 from rawclient import Raw, code, frame, question, sealed
@@ -267,3 +268,9 @@ def test_a_task_that_is_sent_again_while_the_server_is_away_is_taken_once(site, 
     assert kinds == [messages.TAKEN, messages.DONE]
     assert "Traceback" not in host.output
     second.close()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hostile_clients_harm_neither_the_manager_nor_honest_ones(seed, durable):
+    assert hostile.play(seed, 3.0, durable) > 0

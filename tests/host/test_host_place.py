@@ -16,7 +16,7 @@ from worlds import PATIENCE, TESTS
 
 import gtaskman
 from gtaskman.errors import AccessRefused, BindError, ConfigurationError
-from gtaskman.host import HostServer
+from gtaskman.host import HostServer, connection
 from gtaskman.host.address import LONGEST, SocketAddress
 from gtaskman.host.peers import Peer, admit, uid_of
 
@@ -158,6 +158,42 @@ def test_only_our_user_and_those_that_are_allowed(monkeypatch):
     assert (uid_of("0"), uid_of(7), uid_of("root")) == (0, 7, 0)
     with pytest.raises(ConfigurationError, match="no user 'nobody knows'"):
         uid_of("nobody knows")
+
+
+def test_the_overflow_user_of_another_namespace_is_a_stranger(monkeypatch):
+    """The kernel shows everybody of another user namespace as that user."""
+    overflow = int(Path("/proc/sys/kernel/overflowuid").read_text())
+    monkeypatch.setattr(os, "geteuid", lambda: overflow)
+    assert Peer(os.getpid(), overflow, 0).is_us, "of this namespace"
+    assert not Peer(0, overflow, 0).is_us, "its pid is not of this namespace either"
+
+
+@pytest.mark.parametrize(
+    ("uid", "owner", "mode", "trusted"),
+    [
+        ("us", "other", 0o1777, True),
+        ("root", "other", 0o777, True),
+        ("other", "other", 0o755, True),
+        ("other", "us", 0o755, True),
+        ("other", "root", 0o1777, False),
+        ("other", "root", 0o775, False),
+        ("other", "third", 0o755, False),
+    ],
+)
+def test_a_listener_of_another_user_is_trusted_by_its_directory(
+    monkeypatch, uid, owner, mode, trusted
+):
+    users = {"us": 1000, "root": 0, "other": 1001, "third": 1002}
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = os.stat_result((mode, 0, 0, 0, users[owner], 0, 0, 0, 0, 0))
+    monkeypatch.setattr(os, "stat", lambda path: found)
+    peer = Peer(1, users[uid], 0)
+    address = SocketAddress.of("/run/x/gtaskman.sock")
+    if trusted:
+        connection._check_listener(address, peer)
+    else:
+        with pytest.raises(gtaskman.ConfigurationError, match="user 1001 listens"):
+            connection._check_listener(address, peer)
 
 
 def test_others_can_be_allowed_only_if_they_can_come(site):

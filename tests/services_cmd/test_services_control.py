@@ -36,6 +36,7 @@ from gtaskman import (
     WaitTimeout,
 )
 from gtaskman.rendezvous import Nobody, Rendezvous, RendezvousTaken, found_in
+from gtaskman.services import control
 from gtaskman.services.control import Control, Supervisor
 
 HOST = {"on this hub": False, "on a thread of its own": True}
@@ -398,6 +399,40 @@ def test_who_lets_too_many_wait_is_said_to_be_busy(tmp_path):
             come()
         # all the same, somebody is there
         assert [each.path for each in found_in(tmp_path / "a", "services")] == [rendezvous.path]
+
+
+def test_clients_that_trickle_shut_nobody_out(tmp_path):
+    path = tmp_path / "services.sock"
+    with contextlib.ExitStack() as stack:
+        serving = stack.enter_context(Control(ServiceManager(), path, "a test"))
+        for _ in range(100):
+            slow = stack.enter_context(contextlib.closing(gevent.socket.socket(socket.AF_UNIX)))
+            slow.connect(str(path))
+            slow.sendall(b'{"do":')
+            gevent.sleep(0)
+        with gevent.Timeout(PATIENCE):
+            assert Supervisor(Rendezvous(path)).status() == []
+        assert serving.busy < 100
+
+
+def test_a_request_must_come_in_time_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(control, "_ASKING", 0.3)
+    path = tmp_path / "services.sock"
+    with Control(ServiceManager(), path, "a test"):
+        slow = gevent.socket.socket(socket.AF_UNIX)
+        slow.settimeout(PATIENCE)
+        slow.connect(str(path))
+
+        def trickle():
+            with contextlib.suppress(OSError):
+                while True:
+                    slow.sendall(b" ")
+                    gevent.sleep(0.05)
+
+        trickling = gevent.spawn(trickle)
+        assert slow.recv(1) == b"", "it is given up although bytes come all the time"
+        trickling.kill()
+        slow.close()
 
 
 def test_what_a_killed_one_has_left_is_replaced(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import mmap
 import struct
+import tracemalloc
 from typing import NamedTuple
 
 import pytest
@@ -247,3 +248,20 @@ def test_a_large_frame_is_announced_before_memory_is_allocated_for_it(monkeypatc
         reader.advance(len(stream))
     # expect that it was announced, and the small one not
     assert announced == [(2, 78)]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_buffers_that_are_announced_only_are_not_allocated(kind):
+    """Thousands of buffers take 33 kB to announce, and would take 245 MB."""
+    reader = FrameReader(1 << 30)
+    sizes = [60_000 | (kind << 56)] * MAX_BUFFERS
+    data = HEADER.pack(0, 1, 0, len(sizes), 1) + struct.pack(f"<{len(sizes)}Q", *sizes)
+    reader.room()[: len(data)] = data
+    tracemalloc.start()
+    try:
+        assert reader.advance(len(data)) == []
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    room = reader.room()
+    assert 0 < len(room) <= 60_000

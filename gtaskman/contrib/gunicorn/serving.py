@@ -63,6 +63,20 @@ class Serving:
         self._told_to_end = Event()
         self._loop = get_hub().loop
         self._over = False
+        self._manager.accompany(self)
+
+    # The manager's companion: should it stop by itself, because of an error, a worker of gunicorn
+    # starts the next one when this process has ended.
+
+    def on_stopping(self) -> None:
+        """Nothing to do yet."""
+
+    def on_stopped(self) -> None:
+        """End, whoever stopped it."""
+        self._told_to_end.set()
+
+    def forget(self) -> None:
+        """A fork of the process serves nothing."""
 
     def run(self) -> None:
         """Serve, and finish."""
@@ -75,6 +89,8 @@ class Serving:
         log.info("the manager serves at %s", self._settings.path)
         self._told_to_end.wait()
         server.stop()
+        if self._manager.failure is not None:
+            log.error("the manager stopped because of an error: %r", self._manager.failure)
         if self._over:
             shutil.rmtree(self._settings.directory, ignore_errors=True)
 
