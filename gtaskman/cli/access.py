@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gtaskman.cli.exits import failure
+from gtaskman.cli.exits import Exit, Failure, failure
 from gtaskman.errors import ConfigurationError, GTaskmanError
 from gtaskman.places import is_socket
 from gtaskman.redis.address import Address
@@ -138,6 +138,12 @@ class Command(click.Command):
             if debug:
                 raise
             raise failure(error) from None
+        except UnicodeEncodeError as error:
+            if debug:
+                raise
+            raise Failure(
+                f"{error.object!r:.200} is not UTF-8: it cannot be sent", Exit.USAGE
+            ) from None
 
 
 def _mind_logs(debug: bool) -> None:

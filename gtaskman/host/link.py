@@ -39,7 +39,7 @@ from gtaskman.host import messages
 from gtaskman.host.address import SocketAddress
 from gtaskman.host.connection import Answer, Connection, NotThere
 from gtaskman.host.handle import HostHandle
-from gtaskman.host.messages import Hello, Question, Welcome
+from gtaskman.host.messages import Hello, Welcome
 from gtaskman.latch import Latch
 from gtaskman.process import in_main_thread
 from gtaskman.report import Report
@@ -229,7 +229,7 @@ class Link:
         :meth:`connect` raises, and what the manager does.
         """
         end = None if self.patience is None else time.monotonic() + self.patience
-        question = messages.pack(Question(name, list(args)))
+        question = messages.pack_question(name, list(args))
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             connection = self._connection_of(task_id) or self.connect(left, closing=True)

@@ -192,6 +192,18 @@ def pack(value: Any) -> bytes:
     return _encode(value)
 
 
+def pack_question(name: str, args: list[Any]) -> bytes:
+    """The body of ASK. Lone surrogates, which no task's id has, are written as escapes."""
+    try:
+        return _encode(Question(name, args))
+    except UnicodeEncodeError:
+        return _encode(Question(name, [_escaped(arg) for arg in args]))
+
+
+def _escaped(value: Any) -> Any:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
 class _Unpacker:
     """Makes structs of bodies; what is none raises :class:`FrameError`."""
 

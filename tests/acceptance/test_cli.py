@@ -321,6 +321,14 @@ def test_what_a_task_says_cannot_steer_the_terminal(shop):
         assert "\x1b]0" not in terminal.text
 
 
+@pytest.mark.parametrize("words", [("status",), ("cancel",), ("retry",), ("submit",)])
+def test_what_is_not_utf_8_is_refused_in_one_line(shop, words):
+    done = shop.call(*words, "caf\udce9")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert re.fullmatch(r"gtaskman: .+\n", done.stderr), done.stderr
+
+
 def test_submit_refuses_a_name_that_nobody_serves(shop):
     says_in_one_line(shop.call("submit", "nothing"), 1, "they have: count_to, echo, fail, hold")
 

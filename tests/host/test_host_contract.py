@@ -18,10 +18,12 @@ from scenarios.control import fate
 from scenarios.threads import Thread
 from servers import RunningServer, any_kind
 from sites import Site
+from strategies import AWKWARD_TEXTS
 from worlds import PATIENCE, wait_until
 
 import gtaskman
 from gtaskman import TaskStatus
+from gtaskman.host.client import HostClient
 
 _ids = itertools.count(1)
 
@@ -97,6 +99,26 @@ def test_values_go_there_and_back(client, kind):
     handles = [client.submit(work.of(kind, "echo"), each) for each in values]
     assert [each.get(PATIENCE) for each in handles] == values
     assert all(each.successful() and each.done() and each.exception is None for each in handles)
+
+
+def test_any_text_may_be_asked_for_and_said(client):
+    for text in AWKWARD_TEXTS:
+        if not isinstance(client, HostClient) and any(
+            "\ud800" <= each <= "\udfff" for each in text
+        ):
+            continue  # not UTF-8, which the server's protocol is
+        assert client.report(text[:3000]) is None
+        assert not client.cancel(text[:3000])
+        waiting = client.submit(tasks.double.with_options(delay=1000), 1)
+        assert client.cancel(waiting.id, text[:3000])
+        with pytest.raises(gtaskman.TaskCancelled):
+            waiting.get(PATIENCE)
+        try:
+            failing = client.submit(tasks.fail, text[:3000])
+        except gtaskman.PayloadError:
+            continue  # JSON has no form for it
+        with pytest.raises(gtaskman.TaskFailed):
+            failing.get(PATIENCE)
 
 
 def test_the_last_report_tells_it_all(client):
