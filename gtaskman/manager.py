@@ -266,6 +266,15 @@ class TaskManager:
         self._begin_stop(self.config.stop_timeout)
 
     def _stop_in_order(self) -> None:
+        try:
+            self._drain_and_close()
+        except BaseException:
+            log.exception("stopping a manager has failed; it stops without what was left to do")
+            raise
+        finally:
+            self._become_stopped()
+
+    def _drain_and_close(self) -> None:
         pool, timetable = self._pool, self._timetable
         assert pool is not None
         assert timetable is not None
@@ -282,10 +291,16 @@ class TaskManager:
             log.error("the storage has not taken the last reports within %.0f s", _LAST_REPORTS)
         for companion in self._companions:
             companion.on_stopped()
-        self._state = State.STOPPED
-        self.queue.release(self)
-        _running.discard(self)
-        self._home.leave()
+
+    def _become_stopped(self) -> None:
+        """Be stopped, whatever has been raised: whoever waits for a task or for that goes on."""
+        try:
+            self._end()
+        finally:
+            self._state = State.STOPPED
+            self.queue.release(self)
+            _running.discard(self)
+            self._home.leave()
 
     def _end(self) -> None:
         """Nothing runs any more: settle what is left."""

@@ -10,9 +10,14 @@ import _thread
 import contextlib
 import contextvars
 import os
+import sys
 from collections.abc import Iterator
 
-from gtaskman.errors import MainGuardError
+from gtaskman.errors import MainGuardError, StartMethodError
+
+# The environment variable that marks a child until it runs our program: an executable that is no
+# interpreter runs the application instead.
+CHILD_OF = "GTASKMAN_CHILD_OF"
 
 # What is being imported here. A greenlet that the module spawns inherits it; greenlets of tasks
 # that run beside the import, because it waits, do not.
@@ -46,7 +51,17 @@ def importing(module: str) -> Iterator[None]:
 
 
 def refuse_at_import() -> None:
-    """Raise :class:`MainGuardError` if a worker or its template is importing a module."""
+    """Raise :class:`MainGuardError` if a worker or its template is importing a module.
+
+    :class:`StartMethodError` if this process was to be a worker or a template, and is the
+    application once more.
+    """
+    if CHILD_OF in os.environ:
+        raise StartMethodError(
+            f"process {os.environ[CHILD_OF]} started {sys.executable!r} as a Python interpreter for"
+            " its workers, and it is an application: set the environment variable GTASKMAN_PYTHON"
+            " to the path of an interpreter, or use start_method='fork'"
+        )
     module = _here.get() if in_main_thread() else _importing
     if module is None:
         return

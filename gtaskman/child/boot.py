@@ -54,6 +54,29 @@ def name_process(title: str) -> None:
     setproctitle.setproctitle(title)
 
 
+def has_output(fd: int) -> bool:
+    """Whether standard output or error is there, and not something else in its place.
+
+    Where it was closed, the next descriptor that Python opened has its number, and is closed by an
+    exec.
+    """
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
+def replace_output() -> None:
+    """Have what is printed go nowhere if there is no standard output or error."""
+    for fd in (1, 2):
+        if not has_output(fd):
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            os.set_inheritable(fd, True)
+
+
 def flush_output() -> None:
     """Write out what tasks have printed."""
     for stream in (sys.stdout, sys.stderr):

@@ -49,6 +49,7 @@ def _become_worker(
         boot.forget_signals()
         _keep_greenlets()
         _abandon_hub()
+        boot.replace_output()
         _neutralise({pipe, page, *more})
         boot.die_with(parent)
         _forget_multiprocessing()

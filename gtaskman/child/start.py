@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -23,10 +24,10 @@ def adopt(settings: Settings) -> None:
         # Proxies of a multiprocessing.Manager of the application's are let in by this.
         process = importlib.import_module("multiprocessing.process")
         process.current_process().authkey = settings.authkey
-    try:
-        os.chdir(settings.directory)
-    except OSError:
-        pass  # removed meanwhile: what can be imported without it still can
+    if settings.directory is not None:
+        # What can be imported without it still can, should it be removed meanwhile.
+        with contextlib.suppress(OSError):
+            os.chdir(settings.directory)
 
 
 def start_worker(

@@ -25,7 +25,8 @@ from gtaskman.child.start import adopt, start_worker
 from gtaskman.wire import control
 from gtaskman.wire.settings import Settings
 
-CONTROL_FD = 3
+CONTROL_FD, SETTINGS_FD = 3, 4
+_LONGEST = 32 * 1024  # characters of a traceback that are sent: a packet holds no more than 200 KiB
 _EVERY_SIGNAL = signal.valid_signals()
 
 
@@ -34,9 +35,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     socket = _socket.socket(fileno=CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
-    message, _ = control.receive(socket)
-    assert isinstance(message, control.Init)
-    Zygote(socket, message.settings).serve()
+    Zygote(socket, control.read_settings(SETTINGS_FD)).serve()
 
 
 class Zygote:
@@ -69,10 +68,13 @@ class Zygote:
                     self._reap(fd)
 
     def _load(self, module: str) -> None:
+        if self._unfit:
+            return  # the next template imports it
         control.send(self._socket, control.Importing(module))
         error = preload.load(module, self._settings.main)
         reason = preload.unfit()
-        control.send(self._socket, control.Imported(module, error, reason))
+        told = error[-_LONGEST:] if error is not None else None
+        control.send(self._socket, control.Imported(module, told, reason))
         if reason is not None:
             # A thread or a hub has come to life in here: what would be forked now is broken. The
             # manager starts another template without this module.
@@ -94,6 +96,14 @@ class Zygote:
         elif isinstance(message, control.Retire):
             self._unfit = True
             self._leave_if_useless()
+        elif isinstance(message, control.Signal):
+            self._signal(message)
+
+    def _signal(self, order: control.Signal) -> None:
+        for pidfd, pid in self._workers.items():
+            if pid == order.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, order.number)
 
     def _fork(self, order: control.Fork, fds: list[int]) -> None:
         if self._unfit:
@@ -111,7 +121,13 @@ class Zygote:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid == 0:
             self._become_worker(order, fds)
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            posix.waitpid(pid, 0)
+            self._refuse(order, fds, str(error))
+            return
         _close_all(fds)
         self._workers[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
@@ -126,6 +142,7 @@ class Zygote:
         code = 1
         try:
             boot.die_with(self._pid)
+            preload.renew_hub()
             self._socket.close()
             for pidfd in self._workers:
                 os.close(pidfd)

@@ -10,9 +10,14 @@ import msgspec
 from gtaskman.child.outcome import in_words
 from gtaskman.job import Job
 from gtaskman.pool.process import Process
+from gtaskman.reference import MAIN
 from gtaskman.report import Failure, FailureKind
 from gtaskman.wire.messages import Ended, Fault, Why
 
+_GUARD = (
+    ". Workers import the main module to find its tasks: put what it does, such as starting a"
+    " server, into a function that is called under if __name__ == '__main__':"
+)
 _PAYLOAD_ERROR = "gtaskman.errors.PayloadError"
 _TIMED_OUT = "gtaskman.errors.TaskTimedOut"
 
@@ -25,6 +30,8 @@ def failed_run(job: Job, how: Ended, fault: Fault) -> Failure:
         return timed_out(job, fault)
     if how is Ended.UNRESOLVED:
         message = f"the code of task {name} cannot be imported in its worker: {exc_type}: {message}"
+        if job.definition.module == MAIN:
+            message += _GUARD
     elif how is Ended.UNDECODED:
         message = (
             f"the arguments of task {name} cannot be decoded in its worker: {exc_type}: {message}"

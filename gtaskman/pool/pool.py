@@ -384,6 +384,7 @@ class Pool:
             self._on_frames,
             self._on_gone,
         )
+        worker.on_forbidden = self._starter.signal
         self._workers[worker.number] = worker
         self._deadlines.add(worker.started_at + self._config.start_timeout, worker)
         return worker
@@ -393,7 +394,7 @@ class Pool:
         worker = self._workers.get(number)
         if worker is None:
             # Nobody waits for it any more; it may even have ended already.
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
             return

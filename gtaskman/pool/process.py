@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import functools
+import logging
 import os
 import signal
 import time
@@ -15,19 +16,25 @@ from collections.abc import Callable, Collection
 from typing import Any, Self
 
 from gtaskman.errors import FrameError
+from gtaskman.pool.launch import STANDARD_ERROR, clear_of_output
 from gtaskman.wire import messages
 from gtaskman.wire.channel import Channel
 from gtaskman.wire.frames import Frame, head
 from gtaskman.wire.slate import Slate
 from gtaskman.wire.watcher import READ, Watcher
 
+log = logging.getLogger(__name__)
+
 
 class Process:
     """The parent's end of one child.
 
+    ``on_forbidden(pid, signal)``, if it is set, sends a signal that this process may not send.
     ``on_frames(process, frames)`` gets what it says, of the ``kinds`` that it may; ``limit`` is
     the largest frame. ``on_gone(process, error)`` is told when its pipe has ended.
     """
+
+    on_forbidden: Callable[[int, int], None] | None = None
 
     def __init__(
         self,
@@ -47,13 +54,17 @@ class Process:
         self.ended = False  # it has, whether or not anybody knows how
         self._loop = loop
         self._slate, page = Slate.create()
-        ours, theirs = _socket.socketpair()
-        self._socket = ours
-        self._theirs: tuple[int, int] | None = (theirs.detach(), page)
+        try:
+            self._socket, theirs = _pipe()
+        except BaseException:
+            self._slate.close()
+            os.close(page)
+            raise
+        self._theirs: tuple[int, int] | None = (theirs, clear_of_output(page))
         self._watcher: Watcher | None = None
         self._due: list[int] = []  # signals for a process that is not known yet
         self.channel = Channel(
-            ours.fileno(),
+            self._socket.fileno(),
             loop,
             limit,
             kinds,
@@ -100,6 +111,15 @@ class Process:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             pass  # it has ended, which is seen elsewhere
+        except PermissionError:
+            # This process has changed its user since it started the child.
+            self._forbidden(number)
+
+    def _forbidden(self, number: int) -> None:
+        if self.on_forbidden is not None and self.pid is not None:
+            self.on_forbidden(self.pid, number)
+        else:
+            log.error("process %s cannot be sent signal %s: no permission", self.pid, number)
 
     def ring(self) -> None:
         """Make the child read its pipe even if a task keeps its hub from running."""
@@ -140,3 +160,16 @@ class Process:
         if self._socket.fileno() >= 0:
             self._socket.close()
             self._slate.close()
+
+
+def _pipe() -> tuple[_socket.socket, int]:
+    """Our end of a new pipe and the descriptor of the child's."""
+    ours, theirs = _socket.socketpair()
+    fd = clear_of_output(theirs.detach())
+    if ours.fileno() > STANDARD_ERROR:
+        return ours, fd
+    try:
+        return _socket.socket(fileno=clear_of_output(ours.detach())), fd
+    except BaseException:
+        os.close(fd)
+        raise

@@ -18,7 +18,15 @@ from gtaskman.config import Configuration
 from gtaskman.errors import GTaskmanError, StartMethodError
 from gtaskman.latch import Latch
 from gtaskman.pool.alarm import Alarm
-from gtaskman.pool.launch import close_all, exec_python, program, reap
+from gtaskman.pool.launch import (
+    abandon,
+    close_all,
+    duplicate,
+    exec_python,
+    import_path,
+    program,
+    reap,
+)
 from gtaskman.pool.template import Template
 from gtaskman.reference import main_of_application
 from gtaskman.wire import control
@@ -26,6 +34,8 @@ from gtaskman.wire.settings import Settings
 from gtaskman.wire.watcher import READ, Watcher
 
 log = logging.getLogger(__name__)
+
+_AGAIN = 0.1  # seconds until a descriptor is asked for again
 
 
 class StartListener(Protocol):
@@ -62,6 +72,9 @@ class Starter(Protocol):
     def renew(self) -> None:
         """Later workers are to have the code as it is on disk by then."""
 
+    def signal(self, pid: int, number: int) -> None:
+        """Send a worker a signal on behalf of an application that may not do so itself."""
+
     def stop(self) -> list[Latch]:
         """End; gives what opens when all is gone."""
 
@@ -91,6 +104,8 @@ class ZygoteStarter:
         # The descriptors of workers that are not up: should the template turn out to be none, the
         # next one forks them.
         self._unborn: dict[int, tuple[int, ...]] = {}
+        self._unwatched: dict[int, int] = {}  # workers that are up and have no pidfd here -> pid
+        self._pidfd_alarm = Alarm(loop)
 
     # --- what the pool asks
 
@@ -105,9 +120,10 @@ class ZygoteStarter:
 
     def _order(self, number: int) -> None:
         template = self._template()
-        self._templates[template][number] = None
         imports = tuple(name for name in self._config.preload if name in self._left_out)
-        template.send(control.Fork(number, imports), [os.dup(fd) for fd in self._unborn[number]])
+        fds = duplicate(self._unborn[number])
+        self._templates[template][number] = None
+        template.send(control.Fork(number, imports), fds)
 
     def _let_go(self, number: int) -> None:
         close_all(self._unborn.pop(number, ()))
@@ -126,8 +142,14 @@ class ZygoteStarter:
             self._retire(template)
             template.send(control.Retire())
 
+    def signal(self, pid: int, number: int) -> None:
+        for template, workers in self._templates.items():
+            if pid in workers.values():
+                template.send(control.Signal(pid, number))
+
     def stop(self) -> list[Latch]:
         self._alarm.cancel()
+        self._pidfd_alarm.cancel()
         for number in list(self._unborn):
             self._let_go(number)
         templates = list(self._templates)
@@ -140,6 +162,7 @@ class ZygoteStarter:
 
     def forget(self) -> None:
         self._alarm.cancel()
+        self._pidfd_alarm.cancel()
         for number in list(self._unborn):
             self._let_go(number)
         for template in self._templates:
@@ -177,9 +200,7 @@ class ZygoteStarter:
     def on_message(self, template: Template, message: Any, fds: list[int]) -> None:
         """The template said something."""
         if isinstance(message, control.Up):
-            self._let_go(message.worker)
-            self._templates[template][message.worker] = message.pid
-            self._listener.on_up(message.worker, message.pid, fds[0])
+            self._note_up(template, message, fds)
         elif isinstance(message, control.Exit):
             self._note_exit(template, message)
         elif isinstance(message, control.Refused):
@@ -194,6 +215,31 @@ class ZygoteStarter:
             template.ready = True
             self._alarm.cancel()
 
+    def _note_up(self, template: Template, message: control.Up, fds: list[int]) -> None:
+        self._let_go(message.worker)
+        self._templates[template][message.worker] = message.pid
+        if fds:
+            self._listener.on_up(message.worker, message.pid, fds[0])
+        else:
+            # The kernel drops descriptors for which there is no room in this process.
+            self._unwatched[message.worker] = message.pid
+            self._open_pidfds()
+
+    def _open_pidfds(self) -> None:
+        """Open the descriptors of workers that came without, now or when there is room."""
+        for number, pid in list(self._unwatched.items()):
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                pass  # its end is told by its template
+            except OSError as error:
+                log.warning("worker %s cannot be watched yet: %s", pid, error)
+                self._pidfd_alarm.set(_AGAIN, self._open_pidfds)
+                return
+            else:
+                self._listener.on_up(number, pid, pidfd)
+            del self._unwatched[number]
+
     def _watch_import(self, template: Template) -> None:
         # A module that is imported later, while workers live, must come to an end as well.
         if template is self._current and not self._alarm.armed:
@@ -204,6 +250,7 @@ class ZygoteStarter:
         for number, pid in list(workers.items()):
             if pid == message.pid:
                 del workers[number]
+                self._unwatched.pop(number, None)
         self._listener.on_exit(message.pid, message.status, message.maxrss)
 
     def _note_import(self, template: Template, message: control.Imported) -> None:
@@ -212,7 +259,8 @@ class ZygoteStarter:
             self._alarm.cancel()
         if message.error is not None:
             log.debug("the template could not import %s:\n%s", message.module, message.error)
-        if message.unfit is not None:
+        # What a template imports after that is unfit as well, through no fault of its own.
+        if message.unfit is not None and template is self._current:
             log.warning(
                 "workers import %r by themselves, which takes time and memory: imported into"
                 " their template, %s",
@@ -267,6 +315,14 @@ class _OwnChildren:
     def renew(self) -> None:
         """Each worker imports it again, or has what the application has."""
 
+    def signal(self, pid: int, number: int) -> None:
+        log.error(
+            "worker %s cannot be sent signal %s: this process has changed its user since it"
+            " started it; use start_method='zygote'",
+            pid,
+            number,
+        )
+
     def stop(self) -> list[Latch]:
         return [ended for _, _, ended in self._children.values()]
 
@@ -277,11 +333,20 @@ class _OwnChildren:
         self._children.clear()
 
     def _adopt(self, number: int, pid: int) -> None:
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+            try:
+                (theirs,) = duplicate([pidfd])
+            except BaseException:
+                os.close(pidfd)
+                raise
+        except BaseException:
+            abandon(pid)
+            raise
         watcher = Watcher(self._loop, pidfd, READ, "the end of a child process")
         watcher.start(self._ended, pid)
         self._children[pid] = (watcher, pidfd, Latch())
-        self._listener.on_up(number, pid, os.dup(pidfd))
+        self._listener.on_up(number, pid, theirs)
 
     def _ended(self, pid: int) -> None:
         watcher, pidfd, ended = self._children[pid]
@@ -364,9 +429,9 @@ def make_starter(loop: Any, config: Configuration, listener: StartListener) -> S
 def _settings(config: Configuration, preload: tuple[str, ...]) -> Settings:
     """What a child is told of the application as it is now."""
     return Settings(
-        path=tuple(sys.path),
+        path=tuple(import_path()),
         argv=tuple(sys.argv),
-        directory=os.getcwd(),
+        directory=_directory(),
         main=main_of_application(),
         preload=preload,
         max_frame=config.max_frame,
@@ -376,6 +441,13 @@ def _settings(config: Configuration, preload: tuple[str, ...]) -> Settings:
         title=os.path.basename(sys.argv[0] if sys.argv else "") or "python",
         authkey=_authkey(),
     )
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it was removed
 
 
 def _authkey() -> bytes | None:

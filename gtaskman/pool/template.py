@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import _socket
 import collections
+import contextlib
+import errno
+import logging
 import os
 import signal
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from gtaskman.latch import Latch
-from gtaskman.pool.launch import close_all, exec_python, program, reap
+from gtaskman.pool.alarm import Alarm
+from gtaskman.pool.launch import abandon, close_all, exec_python, program, reap
 from gtaskman.wire import control
 from gtaskman.wire.settings import Settings
 from gtaskman.wire.watcher import READ, WRITE, Watcher
+
+log = logging.getLogger(__name__)
+
+# Of memory, or of descriptors on their way.
+_SHORT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+_PAUSE = 0.05  # seconds until a message is sent again
 
 
 class TemplateListener(Protocol):
@@ -32,16 +43,8 @@ class Template:
     def __init__(self, loop: Any, settings: Settings, listener: TemplateListener) -> None:
         self._listener = listener
         self._outbox: collections.deque[tuple[Any, Sequence[int]]] = collections.deque()
-        self._socket, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
-        try:
-            self.pid = exec_python(program("gtaskman.child.zygote", 1), [theirs.fileno()])
-        except BaseException:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
-        self.pidfd = os.pidfd_open(self.pid)
+        self._socket, self.pid, self.pidfd = _launch(settings)
+        self._again = Alarm(loop)
         self.ready = False
         self.importing: str | None = None
         self.lost = False
@@ -54,7 +57,6 @@ class Template:
         self._ended = Watcher(loop, self.pidfd, READ, "the end of a template")
         self._readable.start(self._read)
         self._ended.start(self._reap)
-        self.send(control.Init(settings))
 
     def send(self, message: Any, fds: Sequence[int] = ()) -> None:
         """Send a message; ``fds`` are closed here once they are on their way."""
@@ -69,8 +71,13 @@ class Template:
             except BlockingIOError:
                 self._writable.start(self._write)
                 return
-            except OSError:
-                pass  # it is gone; the reading side tells
+            except OSError as error:
+                if error.errno in _SHORT:
+                    self._writable.stop()
+                    self._again.set(_PAUSE, self._write)
+                    return
+                if error.errno not in _GONE:  # else the reading side tells
+                    log.error("a template cannot be sent %s: %s", message, error)
             self._outbox.popleft()
             close_all(fds)
         self._writable.stop()
@@ -101,6 +108,12 @@ class Template:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+            except PermissionError:
+                # This process has changed its user. A template whose socket ends kills its workers
+                # and itself, unless it is importing something.
+                if not self.lost:
+                    with contextlib.suppress(OSError):
+                        self._socket.shutdown(_socket.SHUT_WR)
 
     def _reap(self) -> None:
         if not self.lost:
@@ -124,6 +137,7 @@ class Template:
         self.lost = True
         self._readable.close()
         self._writable.close()
+        self._again.cancel()
         self._socket.close()
         for _, fds in self._outbox:
             close_all(fds)
@@ -136,3 +150,28 @@ class Template:
             self._ended.close()
             os.close(self.pidfd)
             self.pidfd = -1
+
+
+def _launch(settings: Settings) -> tuple[_socket.socket, int, int]:
+    """Start the process: our end of its socket, its pid and its pidfd.
+
+    Raises OSError or :class:`StartMethodError`, and leaves nothing behind then.
+    """
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        ours.setblocking(False)
+        file = control.file_settings(settings)
+        try:
+            pid = exec_python(program("gtaskman.child.zygote", 2), [theirs.fileno(), file])
+        finally:
+            os.close(file)
+        try:
+            return ours, pid, os.pidfd_open(pid)
+        except BaseException:
+            abandon(pid)
+            raise
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()

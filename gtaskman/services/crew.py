@@ -80,6 +80,7 @@ class Crew:
         except OSError:
             close_all(descriptors)
             raise
+        instance.on_forbidden = self._starter.signal
         self._instances[instance.number] = instance
         try:
             pipe, page = instance.take_descriptors()

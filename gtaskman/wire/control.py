@@ -2,16 +2,18 @@
 
 ::
 
-    manager -> zygote: Init  Import  Fork (+ pipe, page)  Retire
+    manager -> zygote: Import  Fork (+ pipe, page)  Retire  Signal
     zygote -> manager: Importing  Imported  Hello  Up (+ pidfd)  Refused  Exit
 
-One message is one packet of a SOCK_SEQPACKET socket; descriptors travel beside it.
+One message is one packet of a SOCK_SEQPACKET socket; descriptors travel beside it. The settings of
+the application may be larger than a packet, and are in a file that the zygote is started with.
 """
 
 from __future__ import annotations
 
 import _socket
 import array
+import os
 import pickle
 import struct
 from collections.abc import Sequence
@@ -22,12 +24,6 @@ from gtaskman.wire.settings import Settings
 _LARGEST = 200 * 1024  # bytes of one packet: what a socket's buffer holds by default
 _MOST_FDS = 253  # the kernel's limit: SCM_MAX_FD
 _LENGTH = struct.Struct("<I")
-
-
-class Init(NamedTuple):
-    """What the template is to be."""
-
-    settings: Settings
 
 
 class Import(NamedTuple):
@@ -48,6 +44,13 @@ class Fork(NamedTuple):
 
 class Retire(NamedTuple):
     """Fork no more, and end with the last worker: another template has taken over."""
+
+
+class Signal(NamedTuple):
+    """Send a worker a signal: the manager may not, since it has changed its user."""
+
+    pid: int
+    number: int
 
 
 class Importing(NamedTuple):
@@ -124,6 +127,28 @@ def pack_settings(settings: Settings) -> bytes:
     """The settings as the first bytes on the pipe of a worker that has no zygote."""
     data = pickle.dumps(settings, 5)
     return _LENGTH.pack(len(data)) + data
+
+
+def file_settings(settings: Settings) -> int:
+    """The settings as a file in memory, for :func:`read_settings`. Raises OSError."""
+    fd = os.memfd_create("gtaskman-settings", os.MFD_CLOEXEC)
+    try:
+        data = memoryview(pickle.dumps(settings, 5))
+        while data:
+            data = data[os.write(fd, data) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_settings(fd: int) -> Settings:
+    """Read what :func:`file_settings` wrote, and close it."""
+    with open(fd, "rb") as file:
+        settings = pickle.load(file)
+    assert isinstance(settings, Settings)
+    return settings
 
 
 def receive_settings(pipe: _socket.socket) -> Settings:

@@ -13,7 +13,7 @@ class Settings:
 
     path: tuple[str, ...]
     argv: tuple[str, ...]
-    directory: str
+    directory: str | None  # None if it was removed
     main: Main | None
     preload: tuple[str, ...]
     max_frame: int

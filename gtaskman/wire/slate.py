@@ -37,8 +37,12 @@ class Slate:
     def create(cls) -> tuple[Slate, int]:
         """A blank slate, and the descriptor by which a worker gets it too."""
         fd = os.memfd_create("gtaskman-slate", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _SIZE)
-        return cls(fd), fd
+        try:
+            os.ftruncate(fd, _SIZE)
+            return cls(fd), fd
+        except BaseException:
+            os.close(fd)
+            raise
 
     def receive(self, number: int) -> None:
         """The worker has read the order with this number."""

@@ -39,7 +39,7 @@ def test_a_module_that_comes_to_life_is_left_to_the_workers(world, name, start_m
     assert told["results"] == [0, 2, 4]
     assert told["after"] == [2, 4]
     if start_method == "zygote":
-        reason = {"threaded": "starts a native thread", "hubbed": "makes a gevent hub"}[name]
+        reason = {"threaded": "starts a native thread", "hubbed": "spawns a greenlet"}[name]
         assert output.count("workers import 'apps.") == 1
         assert f"'apps.{name}'" in output and reason in output
 

@@ -21,7 +21,6 @@ import posix
 import random
 import shutil
 import signal
-import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -36,7 +35,8 @@ from gtaskman.backoff import Backoff
 from gtaskman.contrib.gunicorn import places
 from gtaskman.errors import ConfigurationError, StartMethodError
 from gtaskman.host.address import SocketAddress
-from gtaskman.pool.launch import FIRST_FD, exec_python, patched_parts
+from gtaskman.pool.launch import FIRST_FD, exec_python, import_path, patched_parts
+from gtaskman.process import CHILD_OF
 
 _STEADY = 10.0  # seconds that a manager must have lived for the next one to begin at once
 _RESTARTS = Backoff(first=0.2, maximum=10.0)
@@ -261,8 +261,9 @@ def _program() -> str:
     return "\n".join(
         [
             "import os, sys",
+            f"os.environ.pop({CHILD_OF!r}, None)",
             "if os.fork(): os._exit(0)",  # a child that ends would be a zombie of gunicorn's
-            f"sys.path[:] = {[each for each in sys.path if isinstance(each, str)]!r}",
+            f"sys.path[:] = {import_path()!r}",
             "for fd in map(int, os.listdir('/proc/self/fd')):",
             f"    if fd >= {FIRST_FD + 3}:",
             "        try: os.close(fd)",
