@@ -61,9 +61,13 @@ def unfit() -> str | None:
 
 
 def _is_used(hub: Any) -> bool:
-    """Whether anything goes on in a hub, or is to."""
+    """Whether anything has gone on in a hub, or is to."""
     if hub is None:
         return False
+    if hub:
+        return (
+            True  # it has run: greenlets may wait for each other, of which the loop knows nothing
+        )
     loop = hub.loop
     parts = (hub._threadpool, hub._resolver)
     return bool(loop.activecnt or loop.pendingcnt or loop._callbacks or any(parts))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import gc
 import os
 import posix
@@ -27,6 +28,8 @@ from gtaskman.wire.settings import Settings
 
 CONTROL_FD, SETTINGS_FD = 3, 4
 _LONGEST = 32 * 1024  # characters of a traceback that are sent: a packet holds no more than 200 KiB
+_SHORT = (errno.ENOMEM, errno.ENOBUFS)
+_PAUSE = 0.05  # seconds until a message is received again when there was no memory for it
 _EVERY_SIGNAL = signal.valid_signals()
 
 
@@ -86,7 +89,13 @@ class Zygote:
             os._exit(0)
 
     def _obey(self) -> None:
-        message, fds = control.receive(self._socket)
+        try:
+            message, fds = control.receive(self._socket)
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            monkey.get_original("time", "sleep")(_PAUSE)  # the message is still there
+            return
         if message is None:
             self._end()
         elif isinstance(message, control.Fork):
@@ -108,6 +117,10 @@ class Zygote:
     def _fork(self, order: control.Fork, fds: list[int]) -> None:
         if self._unfit:
             self._refuse(order, fds, "the template is not fit to be forked any more")
+            return
+        if len(fds) != order.descriptors:
+            # The kernel drops those for which there is no room in this process.
+            self._refuse(order, fds, "its template has no free descriptor")
             return
         boot.flush_output()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)

@@ -123,7 +123,7 @@ class ZygoteStarter:
         imports = tuple(name for name in self._config.preload if name in self._left_out)
         fds = duplicate(self._unborn[number])
         self._templates[template][number] = None
-        template.send(control.Fork(number, imports), fds)
+        template.send(control.Fork(number, len(fds), imports), fds)
 
     def _let_go(self, number: int) -> None:
         close_all(self._unborn.pop(number, ()))

@@ -39,6 +39,7 @@ class Fork(NamedTuple):
     """
 
     worker: int
+    descriptors: int  # how many come along
     imports: tuple[str, ...] = ()
 
 
@@ -102,7 +103,11 @@ def send(socket: _socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
 
 def receive(socket: _socket.socket) -> tuple[Any, list[int]]:
     """One message and its descriptors; (None, []) when the other end is gone."""
-    data, beside = _receive(socket)
+    return take(*_receive(socket))
+
+
+def take(data: bytes, beside: list[tuple[int, int, bytes]]) -> tuple[Any, list[int]]:
+    """What a packet and its ancillary data hold."""
     fds = array.array("i")
     for level, kind, value in beside:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:

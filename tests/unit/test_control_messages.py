@@ -23,10 +23,10 @@ def ends():
 def test_a_message_arrives_with_its_descriptors(ends):
     ours, theirs = ends
     reading, writing = os.pipe()
-    control.send(ours, control.Fork(7, ("shop",)), [writing])
+    control.send(ours, control.Fork(7, 1, ("shop",)), [writing])
     os.close(writing)
     message, fds = control.receive(theirs)
-    assert message == control.Fork(7, ("shop",))
+    assert message == control.Fork(7, 1, ("shop",))
     os.write(fds[0], b"here")
     assert os.read(reading, 10) == b"here"
     for each in (reading, *fds):
@@ -35,7 +35,7 @@ def test_a_message_arrives_with_its_descriptors(ends):
 
 def test_the_last_words_of_one_that_did_not_listen_any_more_are_heard(ends):
     ours, theirs = ends
-    control.send(ours, control.Fork(1))
+    control.send(ours, control.Fork(1, 0))
     control.send(theirs, control.Importing("shop"))
     control.send(theirs, control.Imported("shop", None, "it starts a native thread"))
     theirs.close()
