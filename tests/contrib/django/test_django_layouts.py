@@ -87,6 +87,10 @@ KINDS = {"gtaskman": OWN_TASKS, "django": DJANGO_TASKS} if django.VERSION >= (6,
     "gtaskman": OWN_TASKS
 }  # fmt: skip
 IMPORT = "import shop.tasks"
+READY = {
+    "ready": IMPORT,
+    "errands": "import gtaskman.contrib.django.errands",  # as the first offload() does
+}
 
 
 def write_site(directory: Path, kind: str, gtaskman: str, importer: str, first: bool) -> None:
@@ -101,7 +105,7 @@ def write_site(directory: Path, kind: str, gtaskman: str, importer: str, first: 
         "shop/__init__.py": "",
         "shop/tasks.py": KINDS[kind],
         "shop/models.py": IMPORT if importer == "models" else "",
-        "shop/apps.py": APPS.format(ready=IMPORT if importer == "ready" else "pass"),
+        "shop/apps.py": APPS.format(ready=READY.get(importer, "pass")),
         "script.py": SCRIPT,
     }
     (directory / "shop").mkdir()
@@ -114,7 +118,7 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["gtaskman-first", "gtaskman-last"])
-@pytest.mark.parametrize("importer", ["models", "ready", "nobody"])
+@pytest.mark.parametrize("importer", ["models", "ready", "errands", "nobody"])
 @pytest.mark.parametrize("gtaskman", ["", "GTASKMAN = {}"], ids=["without", "with"])
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_site_is_set_up_and_runs_its_task(tmp_path, kind, gtaskman, importer, first):
