@@ -18,7 +18,17 @@ from gtaskman._version import __version__
 from gtaskman.backoff import Backoff
 from gtaskman.config import Configuration
 from gtaskman.context import Current, current
-from gtaskman.default import cancel, configure, map, report, shutdown, start, stats, submit
+from gtaskman.default import (
+    cancel,
+    configure,
+    default_manager,
+    map,
+    report,
+    shutdown,
+    start,
+    stats,
+    submit,
+)
 from gtaskman.errors import (
     AccessRefused,
     BindError,
@@ -145,6 +155,7 @@ __all__ = [
     "cancel",
     "configure",
     "current",
+    "default_manager",
     "map",
     "remote",
     "report",

@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
+from gtaskman.fields import declared
 from gtaskman.places import is_elsewhere
 from gtaskman.process import in_main_thread, is_patched, refuse_at_import
 from gtaskman.task import submitted_by
@@ -24,17 +26,16 @@ if TYPE_CHECKING:
     from gtaskman.latch import Latch
     from gtaskman.manager import TaskManager
     from gtaskman.report import Report
+    from gtaskman.storages import TaskStorage
 
 DEFAULT_URL = "memory://"
 
 _locks: dict[str, Any] = {}  # the one that guards the default manager, once it is needed
 _manager: TaskManager | Client | None = None
 _coming: Latch | None = None  # somebody is about to make it
-_settings: tuple[str | None, Configuration] = (None, Configuration())
-_credentials: Any = None  # for a server; see ``configure``
-_background_given = False  # ``configure`` was told where the manager runs
 _refusal: str | None = None  # why none is made now
 _may_block = False  # see ``assume_blocking``
+_settings: Made  # set below the class
 
 
 def _lock() -> Any:
@@ -46,24 +47,107 @@ def _lock() -> Any:
     return _locks["default"]
 
 
-def configure(url: Any = None, *, credentials: Any = None, **options: Any) -> None:
-    """Say how the default manager shall be made: its ``url`` and the fields of Configuration.
+def configure(
+    url: Any = None,
+    *,
+    storage: TaskStorage | str | None = None,
+    client: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Say how the default manager shall be made.
 
-    ``url`` may be a ``redis.Redis``, and ``credentials`` is for a server: see :class:`Client`.
-    Raises :class:`ConfigurationError` for a bad value, and if the manager is at work already:
-    :func:`shutdown` it first.
+    Without a ``url``, or with ``"memory://"``, it is a manager in this process: ``options`` are the
+    fields of :class:`Configuration`, and ``storage`` is where it keeps reports. With the URL of a
+    server or of a Unix socket it is a :class:`Client`, and ``options`` are the client's:
+    ``queue``, ``namespace``, ``patience``, ``codec``, ``keyring``, ``credentials`` and so on;
+    ``url`` may then be a ``redis.Redis``, too. ``client`` gives options for whichever URL the
+    environment variable ``GTASKMAN_URL`` holds later.
+
+    Raises :class:`ConfigurationError` for a bad value, for an option that would have no effect,
+    and if the manager is at work already: :func:`shutdown` it first.
     """
-    global _settings, _background_given, _credentials
-    config = Configuration(**options)
+    if url is None and "credentials" in options:
+        client = {**(client or {}), "credentials": options.pop("credentials")}
+    if url is not None and is_elsewhere(url):
+        settings, config = _client_settings(storage, {**(client or {}), **options}), {}
+    else:
+        settings, config = _client_settings(None, client or {}), _refuse_client(options)
+    _set(Made(url, Configuration(**config), "background" in config, storage, settings))
+
+
+def prefer(url: str | None = None, **options: Any) -> None:
+    """:func:`configure` for integrations, whose settings serve several processes.
+
+    The fields of Configuration have no effect where ``url`` leads to a server.
+    """
+    _set(Made(url, Configuration(**options), "background" in options, None, {}))
+
+
+class Made(NamedTuple):
+    """How the default manager is to be made."""
+
+    url: Any = None
+    config: Configuration = Configuration()
+    background_given: bool = False  # ``configure`` was told where the manager runs
+    storage: TaskStorage | str | None = None
+    client: Mapping[str, Any] = MappingProxyType({})
+
+
+_settings = Made()
+
+
+def _set(made: Made) -> None:
+    global _settings
     with _lock():
         if _manager is not None or _coming is not None:
             raise ConfigurationError(
                 "the default manager is at work already: configure it before the first submit, or"
                 " after gtaskman.shutdown()"
             )
-        _settings = (url, config)
-        _credentials = credentials
-        _background_given = "background" in options
+        _settings = made
+
+
+def _client_settings(storage: object, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those options, if a client takes each of them."""
+    if storage is not None:
+        raise ConfigurationError(
+            "storage has no effect with the URL of a server: its managers keep the reports",
+            "storage",
+        )
+    if not options:
+        return {}
+    known = _client_options()
+    for name in options:
+        if name not in known:
+            raise ConfigurationError(
+                f"{name} has no effect on a client of a server: give it to the manager that serves"
+                f" the tasks (gtaskman run). A client takes {', '.join(known)}",
+                name,
+            )
+    return options
+
+
+def _client_options() -> list[str]:
+    import inspect
+
+    from gtaskman.client import Client
+
+    parameters = inspect.signature(Client.__init__).parameters.values()
+    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+
+
+def _refuse_client(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, unless one is for clients only."""
+    mine = options.keys() - declared(Configuration, object)
+    if mine:
+        name = sorted(mine)[0]
+        if name in _client_options():
+            raise ConfigurationError(
+                f"{name} is an option of a client: give the URL of a server, configure(url=...,"
+                f" {name}=...), or configure(client={{{name!r}: ...}}) for the one in GTASKMAN_URL",
+                name,
+            )
+    return options
 
 
 def assume_blocking() -> None:
@@ -95,6 +179,15 @@ def manager() -> TaskManager | Client:
     return found if found is not None else _make()
 
 
+def default_manager() -> TaskManager | Client:
+    """The process's default manager, made and started if it is not there yet: for its events,
+    ``dead``, ``pause``, ``stacks`` and whatever else has no function of its own.
+
+    With the URL of a server, or of a Unix socket, it is a :class:`Client` of that.
+    """
+    return manager()
+
+
 def _make() -> TaskManager | Client:
     global _manager, _coming
     refuse_at_import()
@@ -115,10 +208,14 @@ def _make() -> TaskManager | Client:
             continue
         # Not under the lock: a start may wait cooperatively, and others would stop the hub there.
         try:
-            url, config = _settings
-            url = url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL
+            how = _settings
+            url = how.url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL
             _manager = make(
-                url, config, background_given=_background_given, credentials=_credentials
+                url,
+                how.config,
+                background_given=how.background_given,
+                storage=how.storage,
+                client=how.client,
             )
         finally:
             _coming = None
@@ -127,7 +224,12 @@ def _make() -> TaskManager | Client:
 
 
 def make(
-    url: Any, config: Configuration, *, background_given: bool = False, credentials: Any = None
+    url: Any,
+    config: Configuration,
+    *,
+    background_given: bool = False,
+    storage: TaskStorage | str | None = None,
+    client: Mapping[str, Any] = MappingProxyType({}),
 ) -> TaskManager | Client:
     """A manager for this process as the default one would be, started; it is the caller's.
 
@@ -135,25 +237,32 @@ def make(
     :func:`assume_blocking` says. Raises :class:`ConfigurationError` for a URL that leads nowhere.
     """
     if is_elsewhere(url):
-        return _client(url, credentials)
-    if credentials is not None:
-        raise ConfigurationError("credentials are for a server: give its URL, too", "credentials")
-    return _embedded(url, config, background_given)
+        return _client(url, client)
+    if client:
+        raise ConfigurationError(
+            f"{next(iter(client))} is for a server: give its URL, too", next(iter(client))
+        )
+    return _embedded(url, config, background_given, storage)
 
 
-def _client(url: Any, credentials: Any) -> Client:
+def _client(url: Any, settings: Mapping[str, Any]) -> Client:
     from gtaskman.client import Client
 
-    return Client(url, credentials=credentials)
+    return Client(url, **settings)
 
 
-def _embedded(url: str, config: Configuration, background_given: bool) -> TaskManager:
+def _embedded(
+    url: str,
+    config: Configuration,
+    background_given: bool,
+    storage: TaskStorage | str | None,
+) -> TaskManager:
     from gtaskman.manager import TaskManager
 
     # Another thread may end, and whoever else submits must find a hub that runs.
     if not in_main_thread() or (not background_given and _needs_thread(config)):
         config = config.replace(background=True)
-    return TaskManager(url, config).start()
+    return TaskManager(url, config, storage).start()
 
 
 def _needs_thread(config: Configuration) -> bool:

@@ -83,6 +83,9 @@ class DuplicateTaskError(GTaskmanError):
         self.id = task_id
         self.key = key
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.id, self.key)  # not with the text, which would be the id then
+
 
 class MainGuardError(GTaskmanError):
     """Raised when importing a module starts work in the process that only prepares workers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
@@ -15,6 +15,8 @@ from gtaskman.loops import SupervisedLoop
 log = logging.getLogger(__name__)
 
 Callback = Callable[[Any], object]
+_MOST = 100_000  # events that may wait for a callback that does not return
+_FORGET = "forget"  # told apart from an event of that name by identity
 
 
 class Events:
@@ -26,6 +28,7 @@ class Events:
 
     def __init__(self) -> None:
         self.callbacks: dict[str, list[tuple[Callback, bool]]] = {}  # empty if nobody listens
+        self.dropped = 0  # events that were dropped, since too many waited
         self._due: collections.deque[tuple[str, Any]] = collections.deque()
         self._loop = SupervisedLoop("the dispatcher of events", self._deliver)
 
@@ -53,9 +56,29 @@ class Events:
         """Tell everybody who listens to ``event``; returns at once."""
         if event not in self.callbacks:
             return
+        if len(self._due) >= _MOST:
+            self._drop(event)
+            return
         self._due.append((event, payload))
         if not self._loop.running:
             self._loop.start()
+
+    def forget_after(self, events: Iterable[str]) -> None:
+        """Forget the callbacks of these events once what was emitted until now is delivered."""
+        for event in events:
+            if event in self.callbacks:
+                self._due.append((_FORGET, event))
+                self._loop.start()
+
+    def _drop(self, event: str) -> None:
+        self.dropped += 1
+        if self.dropped == 1:
+            log.error(
+                "callbacks of events do not keep up: %d wait, and further ones are dropped, such"
+                " as %r",
+                _MOST,
+                event,
+            )
 
     def _add(self, event: str, callback: Callback, once: bool) -> None:
         if not callable(callback):
@@ -65,6 +88,9 @@ class Events:
     def _deliver(self) -> None:
         while self._due:
             event, payload = self._due.popleft()
+            if event is _FORGET:
+                self.callbacks.pop(payload, None)
+                continue
             for registered in self.callbacks.get(event, ()):
                 if registered[1]:
                     self._remove(event, registered)

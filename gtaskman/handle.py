@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import logging
 import pickle
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from gtaskman.errors import (
     WaitTimeout,
     WorkerCrashed,
 )
+from gtaskman.fields import shown
 from gtaskman.latch import Latch
 from gtaskman.report import FailureKind, Report, TaskStatus
 
@@ -45,7 +47,7 @@ class TaskHandle(Latch):
     _job: Job | None = None  # while it has not ended
     _report: Report | None = None  # its last one, once it has ended
     _exception: bytes | None = None
-    _feeds: list[ProgressFeed] | None = None
+    _feeds: list[weakref.ref[ProgressFeed]] | None = None  # a reader may drop its own
 
     def __init__(self, job: Job, manager: TaskManager) -> None:
         self.id = job.id
@@ -62,7 +64,7 @@ class TaskHandle(Latch):
         if it was cancelled, and ``TimeoutError`` if the wait is over before the task is, which
         goes on.
         """
-        if not self._opened and not self.wait(timeout):
+        if not self._opened and not self.wait(_seconds(timeout)):
             raise self._overdue(timeout)
         report = self._report
         assert report is not None
@@ -110,7 +112,7 @@ class TaskHandle(Latch):
     def progress(self) -> Iterator[Report]:
         """The task's reports from now on as they come; the last one ends it."""
         feed = ProgressFeed(self)
-        self._feeds = [*(self._feeds or ()), feed]
+        self._feeds = [*self._living_feeds(), weakref.ref(feed)]
         if self._report is not None:
             feed.push(self._report)
         return feed
@@ -161,7 +163,11 @@ class TaskHandle(Latch):
     def tell(self, report: Report) -> None:
         """The task has made progress."""
         for feed in self._feeds or ():
-            feed.push(report)
+            if (reader := feed()) is not None:
+                reader.push(report)
+
+    def _living_feeds(self) -> list[weakref.ref[ProgressFeed]]:
+        return [feed for feed in self._feeds or () if feed() is not None]
 
     # --- waits that would never end
 
@@ -187,6 +193,12 @@ class TaskHandle(Latch):
     def __repr__(self) -> str:
         report = self.report
         return f"<TaskHandle {report.name} {self.id} {report.status.value}>"
+
+
+def _seconds(timeout: float | None) -> float | None:
+    if timeout is None or (isinstance(timeout, (int, float)) and not isinstance(timeout, bool)):
+        return timeout
+    raise TypeError(f"get: timeout takes seconds or None, not {shown(timeout)}")
 
 
 _KEPT = 1024  # reports that a slow reader of progress is owed at most

@@ -12,6 +12,7 @@ All of it happens on one hub: that of the thread that starts the manager, or one
 
 from __future__ import annotations
 
+import difflib
 import enum
 import logging
 import os
@@ -31,6 +32,7 @@ from gtaskman import mapping, queues, storages
 from gtaskman.config import Configuration
 from gtaskman.definitions import Definitions
 from gtaskman.errors import (
+    ConfigurationError,
     DuplicateTaskError,
     ManagerStopped,
     PayloadError,
@@ -39,6 +41,7 @@ from gtaskman.errors import (
     WouldBlockError,
 )
 from gtaskman.events import Callback, Events
+from gtaskman.fields import shown
 from gtaskman.handle import TaskHandle
 from gtaskman.home import Home
 from gtaskman.job import Job
@@ -49,7 +52,7 @@ from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
 from gtaskman.storages import Archivist, TaskStorage
-from gtaskman.task import Definition, TaskFunction, fresh_id
+from gtaskman.task import Definition, Task, TaskFunction, fresh_id
 from gtaskman.terms import DEFAULT, Terms
 from gtaskman.timetable import Timetable
 from gtaskman.wire import messages
@@ -69,6 +72,32 @@ _EVENTS = {
     TaskStatus.FAILED: "task-failed",
     TaskStatus.CANCELLED: "task-cancelled",
 }
+
+
+TASK_EVENTS = ("task-progress", *_EVENTS.values())
+
+
+def check_event(event: str) -> None:
+    """Raise :class:`ConfigurationError` unless a manager emits events of that name."""
+    if event == "init" or event in TASK_EVENTS:
+        return
+    if isinstance(event, str) and event.startswith(tuple(f"{each}-" for each in TASK_EVENTS)):
+        return
+    known = ("init", *TASK_EVENTS)
+    close = difflib.get_close_matches(str(event), known, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ConfigurationError(
+        f"a manager has no event {event!r}{hint} (it has {', '.join(known)}, and those of a task"
+        " followed by -<task id>)",
+        "event",
+    )
+
+
+def check_seconds(what: str, value: object) -> None:
+    """Raise :class:`TypeError` unless ``value`` is a number of seconds, or None."""
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return
+    raise TypeError(f"{what}: timeout takes seconds or None, not {shown(value)}")
 
 
 class State(enum.Enum):
@@ -126,6 +155,11 @@ class TaskManager:
         storage: TaskStorage | str | None = None,
     ) -> None:
         self.config = config if config is not None else Configuration()
+        if not isinstance(self.config, Configuration):
+            raise ConfigurationError(
+                f"config takes a Configuration, not {shown(config)}: give Configuration(...)",
+                "config",
+            )
         self.queue = queues.connect(queue)
         self.events = Events()
         self._state = State.NEW
@@ -230,6 +264,7 @@ class TaskManager:
         ``Configuration.stop_timeout``. A manager that was never started, or stopped before, is no
         error.
         """
+        check_seconds("stop", timeout)
         while (start := self._starts.get("start")) is not None:
             start.await_end()
         if self._state is State.NEW:
@@ -384,6 +419,13 @@ class TaskManager:
             task.check(args, kwargs)
             return self._submit(fresh_id(), task.definition, args, kwargs, task.terms)
         return self._submit(*self._definitions.call(task, args, kwargs))
+
+    def submit_many(self, tasks: Iterable[Task]) -> list[TaskHandle]:
+        """Submit many task objects; gives their handles in the same order.
+
+        Raises as :meth:`submit`, for the first one that is refused; those before it stay submitted.
+        """
+        return [self.submit(task) for task in tasks]
 
     def map(
         self,
@@ -756,7 +798,7 @@ class TaskManager:
                 if job.terms is not DEFAULT:
                     limited.append(job)
                 if listening:
-                    self._emit("task-completed", job.full(report))
+                    self._emit_last("task-completed", job.full(report))
                 handle = job.handle
                 if handle.settle(report):
                     waited_for.append(handle)
@@ -786,7 +828,7 @@ class TaskManager:
         if self._may_try_again(job, failure):
             self._retry_later(job, job.definition.backoff.delay(job.attempt, random.random()))
             return
-        if job.crashes > 1:
+        if job.crashes > 1 and failure.kind is FailureKind.CRASH:
             failure = msgspec.structs.replace(
                 failure,
                 message=f"{failure.message}; it has taken {job.crashes} workers with it, and is"
@@ -868,7 +910,7 @@ class TaskManager:
         del self._jobs[job.key]
         self._counts[report.status] += 1
         if self.events.callbacks:
-            self._emit(_EVENTS[report.status], report)
+            self._emit_last(_EVENTS[report.status], report)
         if not self._jobs:
             self._on_idle()
         self.on_batch_end()
@@ -931,6 +973,10 @@ class TaskManager:
     def _emit(self, event: str, report: Report) -> None:
         self.events.emit(event, report)
         self.events.emit(f"{event}-{report.id}", report)
+
+    def _emit_last(self, event: str, report: Report) -> None:
+        self._emit(event, report)
+        self.events.forget_after(f"{each}-{report.id}" for each in TASK_EVENTS)
 
     # --- asking and telling
 
@@ -1012,13 +1058,17 @@ class TaskManager:
         """Call ``callback(report)`` at every ``event``.
 
         Events: ``task-progress``, ``task-completed``, ``task-failed``, ``task-cancelled``, each
-        also followed by ``-<task id>``, and ``init`` with the manager. Callbacks run one after the
+        also followed by ``-<task id>``, and ``init`` with the manager. Raises
+        :class:`ConfigurationError` for another event. After a task's last report its callbacks
+        ``...-<task id>`` are forgotten. Callbacks run one after the
         other in a greenlet; one that raises is logged and disturbs nothing.
         """
+        check_event(event)
         self.events.on(event, callback)
 
     def once(self, event: str, callback: Callback) -> None:
         """:meth:`on`, for the next time only."""
+        check_event(event)
         self.events.once(event, callback)
 
     def off(self, event: str, callback: Callback | None = None) -> None:
@@ -1091,6 +1141,10 @@ class TaskManager:
         """Whether our hub has not answered since the last call of this, from another thread."""
         return self._home.is_stalled()
 
+    def __dir__(self) -> list[str]:
+        """What users call; what the pool, the queue and integrations call is left out."""
+        return sorted(_PUBLIC)
+
     def __reduce__(self) -> Any:
         raise TaskTravelError(
             "a manager cannot be an argument or a result of a task, since it belongs to its own"
@@ -1104,6 +1158,11 @@ class TaskManager:
         )
 
 
+_PUBLIC = (
+    *("background", "cancel", "config", "dead", "events", "failure", "handle", "hub", "map"),
+    *("off", "on", "once", "pause", "pids", "queue", "report", "resume", "retry", "stacks"),
+    *("start", "stats", "stop", "storage", "submit", "submit_many", "wait_ready"),
+)
 _running: weakref.WeakSet[TaskManager] = weakref.WeakSet()
 
 

@@ -40,7 +40,9 @@ def run(
     ordered: bool,
 ) -> Iterator[Any]:
     """See :meth:`TaskManager.map`; mistakes are raised here, not at the first ``next``."""
-    if chunksize is not None and (isinstance(chunksize, bool) or chunksize < 1):
+    if chunksize is not None and (
+        not isinstance(chunksize, int) or isinstance(chunksize, bool) or chunksize < 1
+    ):
         raise TaskOptionError(f"map: chunksize takes a number from 1, not {chunksize!r}")
     if not isinstance(function, TaskFunction):
         check_callable(function)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from gtaskman.client import Client
@@ -23,6 +24,7 @@ from gtaskman.redis.ledger import Ledger
 from gtaskman.report import Failure, FailureKind, Report
 from gtaskman.storages import InMemoryTaskStorage, TaskStorage
 from gtaskman.storages.redis import RedisTaskStorage
+from gtaskman.task import Task
 from gtaskman.wire.messages import Why
 
 log = logging.getLogger(__name__)
@@ -263,6 +265,11 @@ class SharedManager(TaskManager):
         """Submit a task to the queue; see :meth:`TaskManager.submit`. It may run anywhere."""
         self._check_running()
         return self.client.submit(task, *args, **kwargs)
+
+    def submit_many(self, tasks: Iterable[Task]) -> list[TaskHandle]:
+        """Submit many task objects, some hundred with each command."""
+        self._check_running()
+        return [*self.client.submit_many(tasks)]
 
     def submit_chunk(self, function: Any, items: list[Any]) -> TaskHandle:
         """Submit one chunk of a :meth:`map`."""

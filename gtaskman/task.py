@@ -111,6 +111,24 @@ class Definition:
         unknown = changes.keys() - LIMITS
         if unknown:
             raise _no_option(self.name, sorted(unknown)[0], sorted(LIMITS))
+        # Kept, since a worker learns each definition and keeps it: a call's limits are often the
+        # same as those of the call before. With the types: True and 1 are equal.
+        key = (
+            self.number,
+            *((name, type(changes[name]), changes[name]) for name in sorted(changes)),
+        )
+        try:
+            changed = _changed.get(key)
+        except TypeError:  # a value without a hash, which is refused below
+            return self._replace(changes)
+        if changed is None:
+            changed = self._replace(changes)
+            if len(_changed) >= _KEPT:
+                _changed.clear()
+            _changed[key] = changed
+        return changed
+
+    def _replace(self, changes: dict[str, Any]) -> Definition:
         kept = {name: getattr(self, name) for name in ("name", "kind", "target", "terms", *LIMITS)}
         return Definition(**{**kept, **changes})
 
@@ -133,6 +151,8 @@ class Definition:
             return args, kwargs
 
 
+_KEPT = 4096  # definitions under other limits that are kept
+_changed: dict[tuple[Any, ...], Definition] = {}
 LIMITS = ("timeout", "soft_timeout", "retries", "max_crashes", "at_most_once", "backoff")
 """The options of a definition: what holds while a task runs, or decides whether it runs again."""
 _TERMS = Terms.__struct_fields__

@@ -39,7 +39,7 @@ def configure() -> None:
     # manage.py, a shell and synchronous servers compute and wait without a hub.
     default.assume_blocking()
     try:
-        default.configure(place.url, **place.options)
+        default.prefer(place.url, **place.options)
     except ConfigurationError:
         log.warning(
             "the settings of Django have no effect on this process's manager, which is at work"

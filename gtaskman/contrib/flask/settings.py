@@ -84,7 +84,7 @@ class Settings:
                 name,
             )
         try:
-            default.configure(self.url, **self.fields)
+            default.prefer(self.url, **self.fields)
         except ConfigurationError:
             log.warning(
                 "the GTASKMAN_* settings of the application %r have no effect: this process's"

@@ -43,13 +43,13 @@ class Embedded(Hooks):
         """The application is about to be loaded, and may submit while it is imported."""
         default.assume_blocking()  # a worker of another class than gevent runs no hub
         if self._options:
-            default.configure(**self._options)
+            default.prefer(**self._options)
 
     def post_worker_init(self, worker: Any) -> None:  # noqa: ARG002 - as above
         """The application is loaded: its manager may be started."""
         self._summons.heed()
         if self._options and default.current() is None:
-            default.configure(**self._options)  # whatever it has been configured as meanwhile
+            default.prefer(**self._options)  # whatever it has been configured as meanwhile
         if self._start:
             default.start()
 

@@ -398,5 +398,5 @@ def test_with_an_eager_manager_all_is_done_here(fresh, books):
 
 
 def test_with_tasks_on_a_server_queries_still_go_to_workers_of_this_process(fresh, books):
-    default.configure("redis://127.0.0.1:1", max_processes=1)
+    default.prefer("redis://127.0.0.1:1", max_processes=1)
     assert offload(books).count() == 3
