@@ -6,7 +6,7 @@ import functools
 
 from gtaskman.errors import ConfigurationError
 
-LONGEST_NAME = 64  # characters of a namespace or of a queue's name: they are in every key
+LONGEST_NAME = 100  # characters of a namespace or of a queue's name: they are in every key
 
 
 @functools.lru_cache(maxsize=1024)

@@ -248,7 +248,8 @@ class Ledger:
         Gives the status letter after it: ``X`` it is cancelled, ``P`` its owner is asked, ``C`` or
         ``F`` it was too late; or None if it is unknown.
         """
-        reply = self._script(scripts.CANCEL, task_id, reason[:LONGEST_REASON])
+        why = reason[:LONGEST_REASON].encode(errors="backslashreplace")
+        reply = self._script(scripts.CANCEL, id_to_bytes(task_id), why)
         return None if reply is None else str(reply.decode())
 
     def watch(
@@ -261,19 +262,21 @@ class Ledger:
         wanted = list(ids)
         records: list[Record | None] = []
         while len(records) < len(wanted):
-            some = wanted[len(records) : len(records) + BATCH]
+            some = map(id_to_bytes, wanted[len(records) : len(records) + BATCH])
             reply = self._script(scripts.WATCH, channel, int(progress), *some)
             records += [record_of(*each) if each else None for each in reply]
         return records
 
     def record(self, task_id: str) -> Record | None:
         """The record of a task, or None."""
-        reply = self._script(scripts.SHOW, task_id)
+        reply = self._script(scripts.SHOW, id_to_bytes(task_id))
         return record_of(*reply) if reply else None
 
     def envelope(self, task_id: str) -> bytes | None:
         """The envelope of a task that has not ended, or has failed; None if there is none."""
-        reply = self.server.call(self.base, "GET", f"{self.base}:p:{task_id}")
+        reply = self.server.call(
+            self.base, "GET", f"{self.base}:p:".encode() + id_to_bytes(task_id)
+        )
         return None if reply is None else bytes(reply)
 
     def holder(self, unique: str) -> str | None:
@@ -292,7 +295,7 @@ class Ledger:
         Whoever waits for a waiting one is told that it was cancelled. If the server's reply was
         lost on the way, it may give False although it was there.
         """
-        return bool(self._script(scripts.DELETE, task_id, 0))
+        return bool(self._script(scripts.DELETE, id_to_bytes(task_id), 0))
 
     def find(self, statuses: str = "WPCFX", offset: int = 0, limit: int = 50) -> list[Record]:
         """Records with these status letters, in order of submission."""
@@ -317,7 +320,7 @@ class Ledger:
         Those that are not failed, or whose unique key another task holds, stay as they are.
         """
         request = secrets.token_hex(6)
-        batches = _batches(list(ids), len)
+        batches = _batches([id_to_bytes(each) for each in ids], len)
         return sum(self._script(scripts.REQUEUE, request, *batch) for batch in batches)
 
     # --- owners ----------------------------------------------------------------------------------
@@ -505,8 +508,11 @@ def id_of(raw: bytes) -> str:
 
 
 def id_to_bytes(task_id: str) -> bytes:
-    """The bytes that :func:`id_of` made this text of."""
-    return task_id.encode(errors="surrogateescape")
+    """The bytes that :func:`id_of` made this text of; for any other text, those of no task."""
+    try:
+        return task_id.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return task_id.encode(errors="surrogatepass")
 
 
 def _arguments(entry: Entry) -> tuple[Any, ...]:

@@ -136,3 +136,16 @@ def linger(path: str, seconds: float) -> int:
 def nested(number: int) -> int:
     """Send one more task from inside one, by the default manager of the worker."""
     return gtaskman.submit(double, number).get(timeout=20)
+
+
+@gtaskman.task
+def complain(text):
+    """Raise with any text."""
+    raise ValueError(text)
+
+
+@gtaskman.task
+def mutter(completed, target, message):
+    """Say any numbers and any text as progress."""
+    gtaskman.current().progress.update(completed, target=target, message=message)
+    return "said"
