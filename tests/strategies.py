@@ -14,7 +14,7 @@ import datetime
 import math
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 # Texts that some encoding, terminal, protocol or file system does not take.
@@ -208,15 +208,17 @@ def alike(left: object, right: object) -> bool:
 _examples = int(os.environ.get("GTASKMAN_EXAMPLES", "0"))
 
 
-def bounded(examples: int) -> settings:
+def bounded(examples: int, *, shrink: bool = True) -> settings:
     """Settings for a property over real processes: ``examples`` in the suite, always the same.
 
-    ``GTASKMAN_EXAMPLES=5000`` in the environment asks for that many random ones instead.
+    ``GTASKMAN_EXAMPLES=5000`` in the environment asks for that many random ones instead. Without
+    ``shrink`` the first example that fails is enough: for tests of the properties themselves.
     """
     return settings(
         max_examples=_examples or examples,
         derandomize=not _examples,
         database=None,
+        phases=[*Phase] if shrink else [Phase.generate],
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -170,7 +170,7 @@ class FrameReader:
     either the stream is of no use any more. A signal handler may raise anywhere in here: what was
     read but is not in a frame yet is noted in ``counts``, and the frames that were not handled yet
     are in ``cut``; then :meth:`advance` goes on. ``on_large(kind, number)``, if it is set, is
-    called before memory is allocated for a frame that is read into buffers of its own.
+    called before a large frame is refused for its size, or read into buffers of its own.
     """
 
     on_large: Callable[[int, int], None] | None = None
@@ -272,10 +272,10 @@ class FrameReader:
             return 0, None
         sizes = struct.unpack_from(f"<{count}Q", self._view, at + HEADER_SIZE)
         total = size + sum(each & _SIZE_MASK for each in sizes)
-        if total > self._limit:
-            raise FrameTooLarge(f"a frame of {total} bytes is over the limit of {self._limit}")
         if self.on_large is not None:
             self.on_large(kind, number)
+        if total > self._limit:
+            raise FrameTooLarge(f"a frame of {total} bytes is over the limit of {self._limit}")
         filling = _Filling(kind, flags, number, size, sizes)
         taken = filling.take(self._view[start:have])
         size = int(start + taken - at)

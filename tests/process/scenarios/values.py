@@ -16,10 +16,12 @@ import random
 import time
 import uuid
 import zlib
+from typing import Any
 
 import gevent
 import msgspec
 
+import gtaskman
 from scenarios import stage, work
 from scenarios.stage import PATIENCE
 
@@ -273,3 +275,69 @@ def large_ones(what, size):
             assert expected == zlib.crc32(memoryview(found).cast("B"))
         lags.sort()
         return {"worst": lags[-1] * 1e3, "p99": lags[int(len(lags) * 0.99)] * 1e3}
+
+
+# --- for properties of any value
+
+
+def of(kind, name):
+    """The task function ``name`` of this kind."""
+    return globals()[name if kind == "sync" else f"{name}_async"]
+
+
+class Carry(gtaskman.Task):
+    """A task whose option is its result."""
+
+    value: Any
+
+    def run(self, progress):  # noqa: ARG002
+        return self.value
+
+
+@gtaskman.task(kind="async")
+def wait_for_file(path):
+    while not pathlib.Path(path).exists():
+        gevent.sleep(0.02)
+    return "came"
+
+
+@gtaskman.task
+def give_nested(depth):
+    value = None
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@gtaskman.task
+def raise_text(text):
+    raise ValueError(text)
+
+
+@gtaskman.task
+def say_progress(message, number):
+    pen = gtaskman.current().progress
+    pen.update(message=message)
+    said = pen.message
+    pen.update(number)
+    return said
+
+
+@gtaskman.task
+def tell_attempt():
+    return gtaskman.current().attempt
+
+
+@gtaskman.task(kind="async")
+def give_nested_async(depth):
+    return give_nested(depth)
+
+
+@gtaskman.task(kind="async")
+def raise_text_async(text):
+    raise ValueError(text)
+
+
+@gtaskman.task(kind="async")
+def say_progress_async(message, number):
+    return say_progress(message, number)
