@@ -25,9 +25,11 @@ from typing import Any, Protocol
 import gevent
 from gevent.event import Event
 
+from gtaskman.backoff import Backoff
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError, GTaskmanError
 from gtaskman.job import Job
+from gtaskman.loops import SupervisedLoop
 from gtaskman.pool.alarm import Alarm
 from gtaskman.queues.redis import (
     BATCH,
@@ -84,7 +86,7 @@ class CourierListener(Protocol):
     def on_returned(self, jobs: list[Job]) -> None:
         """They were fetched, and there is no room for them: others may have some."""
 
-    def on_broken(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """No task can be fetched any more, or settled: the manager must end."""
 
 
@@ -109,7 +111,14 @@ class Courier:
         self._news = Event()
         self._quiet = False
         self._shrunk = False  # there may be less room than the server was told
-        self._greenlet: Any = None
+        pause = min(1.0, queue.lease / _CHECKS)  # a heartbeat must still be in time
+        self._server_loop = SupervisedLoop(
+            f"the courier of {queue}",
+            self._run,
+            listener.fail,
+            backoff=Backoff(first=pause, maximum=pause, jitter=0.0),
+        )
+        self._started = False
         self._flusher: Any = None
         self._subscriptions: dict[Berth, Any] = {}
         self._due: dict[Berth, Alarm] = {}
@@ -126,11 +135,8 @@ class Courier:
         """Take up the leases and begin to fetch; returns at once."""
         self._loop = loop
         self._fence = Alarm(loop)
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.link_exception(self._on_dead)
-
-    def _on_dead(self, greenlet: Any) -> None:
-        self._listener.on_broken(greenlet.exception)
+        self._started = True
+        self._server_loop.start()
 
     def quiet(self) -> None:
         """Fetch no more."""
@@ -147,8 +153,12 @@ class Courier:
     def close(self) -> None:
         """Say the last words, give the leases back, and let go of the server."""
         self.quiet()
-        if self._greenlet is not None:
-            gevent.killall([each for each in (self._greenlet, self._flusher) if each is not None])
+        if self._started:
+            self._started = False
+            self._server_loop.stop()
+            if self._flusher is not None:
+                self._flusher.kill(block=False)
+            gevent.sleep(0)  # until they have ended
             for alarm in (self._fence, *self._due.values()):
                 alarm.cancel()
             with gevent.Timeout(_LAST, False):
@@ -168,7 +178,7 @@ class Courier:
 
     def forget(self) -> None:
         """In a fork of the process: be a mere copy."""
-        self._greenlet = None
+        self._started = False
         self._berths = []
 
     # --- what the pump asks, as of any queue
@@ -260,13 +270,19 @@ class Courier:
                 self._work()
             except ConfigurationError as error:
                 # Nothing that time could mend.
-                self._listener.on_broken(error)
+                self._listener.fail(error)
                 return
-            except Exception:
-                log.exception("serving the queue %s has failed; trying again", self._queue)
-                self._failing = True
-                self._next_beat = 0.0
+            except GTaskmanError as error:
+                log.error("the queue %s cannot be served: %s; trying again", self._queue, error)
+                self._note_failure()
                 gevent.sleep(min(1.0, self._queue.lease / _CHECKS))
+            except Exception:
+                self._note_failure()
+                raise
+
+    def _note_failure(self) -> None:
+        self._failing = True
+        self._next_beat = 0.0
 
     def _work(self) -> None:
         while True:
@@ -276,6 +292,7 @@ class Courier:
                 for berth in self._berths:
                     self._guarded(berth, self._beat)
                 self._failing = False
+                self._server_loop.progressed()
             self._news.clear()
             handed, self._handed = self._handed, []
             self._take_over(handed)
@@ -515,6 +532,7 @@ class Courier:
 
         What becomes of them the server is told when it is back, if the lease holds then.
         """
+        self._fence.set(min(1.0, self._grace / _CHECKS), self._on_fence)
         now = time.monotonic()
         late = [
             berth for berth in self._berths if berth.held and berth.good_until - self._grace <= now
@@ -531,7 +549,6 @@ class Courier:
                 settlements = [job.interrupted() for job in jobs]
                 self._let_go(berth, jobs)
                 berth.outbox.extend(settlements)
-        self._fence.set(min(1.0, self._grace / _CHECKS), self._on_fence)
 
     def _is_cut_off(self) -> bool:
         """Whether the server may be giving our tasks to others, for all that is known."""

@@ -49,7 +49,6 @@ class SharedManager(TaskManager):
         super().__init__(queue, config, storage or InMemoryTaskStorage(keep=0))
         self._returning: set[str] = set()  # keys of jobs that are stopped, to go on elsewhere
         self._unable = False  # no worker can be started here
-        self.error: BaseException | None = None  # why it has ended by itself
         self.client = Client(
             self.queue.address,
             queue=self.queue.name,
@@ -197,12 +196,6 @@ class SharedManager(TaskManager):
         """The job runs, and not for a mere moment: there may be less room than it seemed."""
         super().on_started(job)
         self._line.reconsider()
-
-    def on_broken(self, error: BaseException) -> None:
-        """The queue cannot be served any more: this manager stops, and ``error`` says why."""
-        log.critical("this manager stops: its queue cannot be served any more: %s", error)
-        self.error = error
-        self._home.post(self._begin_stop, self.config.stop_timeout)
 
     def on_fetched(self, jobs: list[Job]) -> None:
         """They are ours now."""

@@ -12,8 +12,8 @@ sys.path[:0] = [str(TESTS), str(TESTS / "redis"), str(TESTS.parent)]
 import click  # noqa: E402 - the path comes first
 from servers import KINDS  # noqa: E402 - likewise
 
-from chaos.faults import MUTANTS  # noqa: E402 - likewise
-from chaos.scenarios import SCENARIOS, Outcome, is_found_out, mutant  # noqa: E402 - likewise
+from chaos.outcome import Outcome  # noqa: E402 - likewise
+from chaos.scenarios import SCENARIOS, SIGNS, is_found_out, mutant  # noqa: E402 - likewise
 
 # What a scenario has of the seconds.
 _SHARES = {"storm": 0.5, "races": 0.2}
@@ -24,7 +24,7 @@ _SHARE = 0.1
 @click.option("--seconds", default=60.0, help="How long to do harm, all scenarios together.")
 @click.option("--seed", default=1, help="From which all that is random follows.")
 @click.option("--kind", type=click.Choice(KINDS), default=KINDS[-1], help="The server.")
-@click.option("--only", type=click.Choice([*SCENARIOS, "mutants"]), help="This scenario alone.")
+@click.option("--only", type=click.Choice([*SCENARIOS, "mutants", *SIGNS]), help="This alone.")
 def main(seconds: float, seed: int, kind: str, only: str | None) -> None:
     wrong = 0
     for name, play in SCENARIOS.items():
@@ -33,10 +33,12 @@ def main(seconds: float, seed: int, kind: str, only: str | None) -> None:
             outcome = play(share * seconds, seed, kind)
             _tell(name, outcome)
             wrong += len(outcome.findings)
+    if only in SIGNS:
+        wrong += not _finds_out(only, seed, kind)
     if only in (None, "mutants"):
         control = mutant("", seed, kind)
         _tell("no mutant", control)
-        wrong += len(control.findings) + sum(not _finds_out(name, seed, kind) for name in MUTANTS)
+        wrong += len(control.findings) + sum(not _finds_out(name, seed, kind) for name in SIGNS)
     sys.exit(bool(wrong))
 
 

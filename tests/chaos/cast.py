@@ -26,6 +26,7 @@ class Player:
 
     def __init__(self, role: str, settings: Settings, output: Path) -> None:
         self.role = role
+        self.settings = settings
         path = os.pathsep.join(str(each) for each in (TESTS, TESTS.parent))
         with open(output, "ab") as file:
             self.process = subprocess.Popen(

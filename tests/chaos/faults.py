@@ -28,11 +28,39 @@ MUTANTS: dict[str, list[tuple[str, str, str]]] = {
             "if false then",
         ),
     ],
+    # An owner that cannot note that a task runs only once is refused where memory is short.
+    "a refused vow": [("vow", "relieve()\n", "")],
+    # The owner that beats first gives its own lease to all others.
+    "one lease for all": [
+        (
+            "beat",
+            "  if gap > last_lease / 2 or gap < 0 then\n",
+            "  if gap > lease / 2 then\n"
+            "    for _, each in ipairs(call('ZRANGEBYSCORE', OWNERS, 0, '+inf')) do\n"
+            "      call('ZADD', OWNERS, NOW + lease, each)\n"
+            "    end\n"
+            "  elseif false then\n",
+        ),
+        ("beat", "  elseif gap > shortest / 2 then\n", "  elseif false then\n"),
+    ],
+    # A task is handed over before the server could refuse to write that down.
+    "handed over unwritten": [
+        ("enqueue", "  call('HSET', STATE, 'tok', token)\n", ""),
+        (
+            "enqueue",
+            "  return owner, token\n",
+            "  call('HSET', STATE, 'tok', token)\n  return owner, token\n",
+        ),
+    ],
     # What dead owners held stays theirs.
     "no reaper": [("beat", "local reaped = reap(256)", "local reaped = 0")],
     # When the server comes back, those who could not reach it have lost their leases.
     "no fresh leases": [
-        ("beat", "if NOW - last > lease / 2 or NOW < last then give_fresh_leases() end", "")
+        (
+            "beat",
+            "mind_leases(tonumber(state[1] or NOW), tonumber(state[3] or lease), shortest)",
+            "",
+        )
     ],
 }
 
@@ -44,7 +72,7 @@ def arm(settings: Settings) -> None:
         _lose_replies(settings.lost, dice)
     if settings.unheard:
         _lose_messages(settings.unheard, dice)
-    if settings.mutant:
+    if settings.mutant in MUTANTS:
         _mutate(settings.mutant)
 
 

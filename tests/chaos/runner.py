@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -9,7 +10,7 @@ import gevent
 from gevent.event import Event
 
 import gtaskman
-from chaos import faults, journal, work  # noqa: F401 - the tasks that it knows
+from chaos import faults, journal, mutants, work
 from chaos.settings import settings
 from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.redis.ledger import Beat, Ledger, Turn
@@ -39,14 +40,19 @@ def main() -> None:
     """Run tasks until SIGTERM."""
     chosen = settings()
     faults.arm(chosen)
+    mutants.arm(chosen.mutant)
     journal.witness()
     _observe()
     over = Event()
     gevent.signal_handler(signal.SIGTERM, over.set)
+    os.environ[work.MANAGER] = str(os.getpid())
     manager = gtaskman.TaskManager(
-        RedisTaskQueue(chosen.url, lease=chosen.lease),
+        RedisTaskQueue(chosen.url, lease=chosen.lease, queues=chosen.queues),
         gtaskman.Configuration(
-            min_processes=1, max_processes=2, max_jobs_per_process=8, kill_grace=0.1
+            min_processes=1,
+            max_processes=chosen.processes,
+            max_jobs_per_process=8,
+            kill_grace=chosen.grace,
         ),
     )
     with manager:

@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from servers import Proxy, Sentinels
@@ -16,6 +16,8 @@ from worlds import wait_until
 import gtaskman
 from chaos import work
 from chaos.cast import Player
+from chaos.fleets import FLEETS, FOUND_BY
+from chaos.outcome import Outcome, outcome_of
 from chaos.stage import Stage, at, stage
 from chaos.verdict import Case, no_lease_lost
 
@@ -28,18 +30,6 @@ _LATE = 12  # leases within which a dead manager's tasks come back at the very l
 _LONG = 3.0  # seconds, a lease within which a manager can notice that it is cut off
 _PATIENCE = 30.0
 _BEATS = 5  # of an idle manager that are watched
-
-
-class Outcome(NamedTuple):
-    """``findings`` are what is wrong; ``faults`` and ``numbers`` are for the curious."""
-
-    findings: list[str]
-    faults: dict[str, int]
-    numbers: dict[str, Any]
-
-
-def _outcome(it: Stage) -> Outcome:
-    return Outcome(it.findings, dict(it.done), it.numbers)
 
 
 def storm(seconds: float, seed: int, kind: str | None = None) -> Outcome:
@@ -55,7 +45,7 @@ def storm(seconds: float, seed: int, kind: str | None = None) -> Outcome:
         ]
         _play(it, seconds, faults)
         it.finish()
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def races(seconds: float, seed: int, kind: str | None = None) -> Outcome:
@@ -64,7 +54,7 @@ def races(seconds: float, seed: int, kind: str | None = None) -> Outcome:
         it.cast.start("runner", "runner", "sender", "sender")
         _play(it, seconds, [lambda: it.kill("runner"), it.kill_child, it.stop_runner])
         it.finish()
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def thousand(seconds: float, seed: int, kind: str | None = None) -> Outcome:
@@ -91,7 +81,7 @@ def thousand(seconds: float, seed: int, kind: str | None = None) -> Outcome:
             it.note(f"kill -9 {victim}")
         case = it.finish()
         _judge_thousand(it, case, killed)
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def _judge_thousand(it: Stage, case: Case, killed: dict[str, tuple[float, float]]) -> None:
@@ -140,7 +130,7 @@ def outages(seconds: float, seed: int, kind: str | None = None) -> Outcome:
             if time.monotonic() > end:
                 break
         it.findings += no_lease_lost(it.finish())
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def failover(seconds: float, seed: int, kind: str | None = None) -> Outcome:
@@ -175,7 +165,7 @@ def failover(seconds: float, seed: int, kind: str | None = None) -> Outcome:
             for task_id in sent
             if task_id not in case.records
         ]
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def busy(seconds: float, seed: int, kind: str | None = None) -> Outcome:
@@ -199,7 +189,7 @@ def busy(seconds: float, seed: int, kind: str | None = None) -> Outcome:
         load.get()
         client.close()
         it.finish()
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def _load(client: gtaskman.Client, held: list[Any]) -> None:
@@ -243,7 +233,7 @@ def cut_off(seconds: float, seed: int, kind: str | None = None) -> Outcome:
             if any(run.begin < first.last for run in later):
                 it.findings.append(f"{each.id} still ran in {first.run} when others had it")
         it.numbers["stopped in time"] = len(case.logged("before its lease ends"))
-        return _outcome(it)
+        return outcome_of(it)
 
 
 # --- sleepers ------------------------------------------------------------------------------------
@@ -270,7 +260,7 @@ def wakes(seconds: float, seed: int, kind: str | None = None) -> Outcome:
             it.note(f"a {word} manager is woken")
         client.close()
         it.finish()
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def _watch_idle(it: Stage, runners: list[Player]) -> None:
@@ -316,7 +306,10 @@ def _measure(it: Stage, client: gtaskman.Client, word: str, count: int) -> None:
 
 
 def mutant(name: str, seed: int, kind: str | None = None) -> Outcome:
-    """A script is changed for the worse: the judge must find something."""
+    """A script, or code, is changed for the worse: the judge must find something."""
+    if name in FOUND_BY:
+        scenario, seconds, _ = FOUND_BY[name]
+        return FLEETS[scenario](seconds, seed, kind, name)
     lost = 0.0 if name in _HARM else 0.25
     with stage(kind, seed=seed, mutant=name, lease=0.5, lost=lost, hearing=True) as it:
         it.cast.start("runner", "runner", "sender")
@@ -329,7 +322,7 @@ def mutant(name: str, seed: int, kind: str | None = None) -> Outcome:
         case = it.finish()
         if name == "no fresh leases":
             it.findings += no_lease_lost(case)
-        return _outcome(it)
+        return outcome_of(it)
 
 
 def _kill_holder(it: Stage) -> str:
@@ -379,6 +372,7 @@ SIGNS = {
     "no fence": "is in .* and in|is .* and in x|: .* ends|ends were accepted",
     "no reaper": "nothing goes on any more",
     "no fresh leases": "the lease of .* was lost|was taken from its owner",
+    **{name: sign for name, (_, _, sign) in FOUND_BY.items()},
 }
 
 SCENARIOS: dict[str, Callable[..., Outcome]] = {
@@ -390,4 +384,5 @@ SCENARIOS: dict[str, Callable[..., Outcome]] = {
     "cut off": cut_off,
     "busy": busy,
     "wakes": wakes,
+    **FLEETS,
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -29,6 +30,7 @@ class Sender:
         self._dice = random.Random(chosen.seed)
         self._cancels = chosen.cancels
         self._crowd = chosen.crowd
+        self._refused = chosen.refused
         self._waiting = Pool(_OUTSTANDING)
 
     def run(self) -> None:
@@ -49,7 +51,7 @@ class Sender:
             return
         ids = [each.id for each in tasks]
         journal.write("tried", *ids)
-        handles = self.client.submit_many(tasks)
+        handles = self._until_taken(lambda: self.client.submit_many(tasks))
         journal.write("taken", *ids)
         for task, handle in zip(tasks, handles, strict=True):
             self._follow(task, handle)
@@ -57,7 +59,7 @@ class Sender:
     def _send_one(self, task: Any) -> None:
         journal.write("tried", task.id)
         try:
-            handle = self.client.submit(task)
+            handle = self._until_taken(lambda: self.client.submit(task))
         except gtaskman.DuplicateTaskError as error:
             if error.id == task.id:
                 raise
@@ -66,13 +68,25 @@ class Sender:
         journal.write("taken", task.id)
         self._follow(task, handle)
 
+    def _until_taken(self, call: Callable[[], Any]) -> Any:
+        """What a call gives, as soon as the server does not refuse it."""
+        while True:
+            try:
+                return call()
+            except gtaskman.ServerError as error:
+                if not self._refused:
+                    raise
+                journal.write("refusal", str(error))
+                gevent.sleep(0.1)
+
     def _follow(self, task: Any, handle: Any) -> None:
         if self._dice.random() < self._cancels:
             gevent.spawn_later(self._dice.choice((0, 0.002, 0.02, 0.2)), self._cancel, task.id)
         self._waiting.spawn(self._hear, task, handle)
 
     def _cancel(self, task_id: str) -> None:
-        journal.write("cancelled", task_id, self.client.cancel(task_id, "chaos"))
+        told = self._until_taken(lambda: self.client.cancel(task_id, "chaos"))
+        journal.write("cancelled", task_id, told)
 
     def _hear(self, task: Any, handle: Any) -> None:
         handle.wait()

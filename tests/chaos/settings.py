@@ -21,7 +21,11 @@ class Settings(msgspec.Struct, frozen=True):
     cancels: float = 0.05  # the share of tasks that somebody cancels
     crowd: int = 0  # tasks that a sender sends at once, instead of some now and then
     replicas: int = 0  # that must have a task before it counts as sent
-    mutant: str = ""  # see ``faults``
+    mutant: str = ""  # see ``faults`` and ``mutants``
+    queues: tuple[str, ...] = ("default",)  # that a manager serves
+    grace: float = 0.1  # seconds that a task has to stop
+    processes: int = 2  # workers of a manager
+    refused: bool = False  # the server may refuse what a sender wants: it tries again
     seed: int = 0
 
     def environment(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +126,21 @@ class Stage:
         self.dice.choice(victims).stop(leases * self.lease)
         return f"SIGSTOP runner {leases} leases"
 
-    def kill_server(self, leases: float) -> str:
-        """SIGKILL for the server, which is away for so long."""
+    def kill_server(self, leases: float, lease: float | None = None) -> str:
+        """SIGKILL for the server, which is away for so many leases, of those of the run."""
         assert self.server is not None
         self.server.kill9()
-        self.pause(leases * self.lease)
+        self.pause(leases * (lease or self.lease))
         self.server.restart()
         return f"kill -9 server {leases} leases"
+
+    def stop_server(self, leases: float) -> str:
+        """SIGSTOP for the server, for so long."""
+        assert self.server is not None
+        self.server.sigstop()
+        self.pause(leases * self.lease)
+        self.server.sigcont()
+        return "SIGSTOP server"
 
     def pause(self, seconds: float) -> None:
         """Let the others play; those that are stopped go on when it is their time."""
@@ -148,7 +156,7 @@ class Stage:
 
     # --- the end
 
-    def finish(self) -> Case:
+    def finish(self, judge: Callable[[Case], list[str]] = verdict.judge) -> Case:
         """Let all come to rest, judge, and see that nothing stays behind."""
         self.cast.continue_those_due(whatever=True)
         senders = self.cast.all("sender")
@@ -161,7 +169,7 @@ class Stage:
                 self.findings.append(f"{wrong}\n{self.cast.output[-3000:]}")
         self.look("all")
         case = Case(self.events(), self.photo(), self.counts(), **self._traits)
-        self.findings += verdict.judge(case)
+        self.findings += judge(case)
         if not self.findings:
             self._sweep()
         self.numbers |= {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from chaos.journal import Event
 from chaos.photo import Photo
-from chaos.work import ONCE
+from chaos.work import ODD, ONCE, POISON
 from gtaskman.redis.ledger import Counts
 from gtaskman.redis.record import LETTERS, Record, report_of
 from gtaskman.report import FailureKind, TaskStatus
@@ -153,7 +153,7 @@ def _no_trouble(case: Case) -> Iterable[str]:
 def _failures_have_causes(case: Case) -> Iterable[str]:
     """Tasks that would have succeeded failed only with their workers and managers."""
     for record in case.records.values():
-        if record.status != "F":
+        if record.status != "F" or record.name in (ODD, POISON):
             continue
         report = report_of(record, lambda _: None)
         assert report.error is not None

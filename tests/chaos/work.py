@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +65,64 @@ def once(seconds: float, mark: str) -> str:
     return _run(seconds, mark, time.sleep)
 
 
+def _hold(path: str, mark: str, sleep: Callable[[float], Any]) -> str:
+    here = gtaskman.current()
+    run = f"{os.getpid()}.{next(_numbers)}"
+    journal.write("begin", run, here.id, here.attempt, here.name)
+    while not os.path.exists(path):
+        sleep(_STEP)
+    journal.write("end", run)
+    return mark
+
+
+@gtaskman.task
+def held(path: str, mark: str) -> str:
+    """Runs until there is a file at ``path``."""
+    return _hold(path, mark, time.sleep)
+
+
+@gtaskman.task(kind="async")
+def held_light(path: str, mark: str) -> str:
+    """The same as a greenlet."""
+    return _hold(path, mark, gevent.sleep)
+
+
+@gtaskman.task
+def lingering(seconds: float, mark: str, clean_up: float) -> str:
+    """Takes its time to stop when it is told to."""
+    try:
+        return _run(seconds, mark, time.sleep)
+    except BaseException:
+        end = time.monotonic() + clean_up
+        while time.monotonic() < end:
+            time.sleep(_STEP)
+        raise
+
+
+@gtaskman.task
+def poison(mark: str) -> str:
+    """Kills its manager."""
+    journal.write("poison", gtaskman.current().id)
+    os.kill(int(os.environ[MANAGER]), signal.SIGKILL)
+    time.sleep(60)
+    return mark
+
+
+@gtaskman.task
+def odd(seconds: float, mark: str) -> str:
+    """Writes progress that no encoding and no machine has."""
+    here = gtaskman.current()
+    here.progress.update(10**400, message="caf\udce9")
+    result = _run(seconds, mark, time.sleep)
+    if here.id.endswith("0"):
+        raise ValueError("caf\udce9")
+    return result
+
+
+POISON = poison.definition.name
+ODD = odd.definition.name  # some of these fail
 ONCE = once.definition.name
+MANAGER = "GTASKMAN_CHAOS_MANAGER"  # the variable with the pid of a worker's manager
 _SOME_WAY = (
     {"delay": 0.1},
     {"delay": 0.4},
