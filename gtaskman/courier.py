@@ -127,6 +127,7 @@ class Courier:
         self._next_flush = 0.0
         self._check_at = _NEVER  # when what was fetched and not handed out goes back
         self._failing = False  # the last command ended with an error
+        self._said = ""  # the last such error, which is logged once
         self._doubts = 0  # how often the fence found neither an answer nor a reason for that
 
     # --- life
@@ -273,7 +274,9 @@ class Courier:
                 self._listener.fail(error)
                 return
             except GTaskmanError as error:
-                log.error("the queue %s cannot be served: %s; trying again", self._queue, error)
+                if str(error) != self._said:
+                    self._said = str(error)
+                    log.error("the queue %s cannot be served: %s; trying again", self._queue, error)
                 self._note_failure()
                 gevent.sleep(min(1.0, self._queue.lease / _CHECKS))
             except Exception:
@@ -292,6 +295,7 @@ class Courier:
                 for berth in self._berths:
                     self._guarded(berth, self._beat)
                 self._failing = False
+                self._said = ""
                 self._server_loop.progressed()
             self._news.clear()
             handed, self._handed = self._handed, []

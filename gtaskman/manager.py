@@ -854,7 +854,11 @@ class TaskManager:
         most = definition.max_crashes or self.config.max_crashes
         if failure.kind is FailureKind.CRASH and job.crashes >= min(most, definition.retries + 1):
             return False
-        return job.attempt - job.losses <= definition.retries and self._state is State.RUNNING
+        return job.attempt - job.losses <= definition.retries and self._may_wait()
+
+    def _may_wait(self) -> bool:
+        """Whether a task may still wait here for its next attempt."""
+        return self._state is State.RUNNING
 
     def on_returned(self, jobs: list[Job]) -> None:
         """They wait again."""

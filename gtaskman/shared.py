@@ -248,6 +248,9 @@ class SharedManager(TaskManager):
             if self._jobs.get(job.key) is job:
                 self._hand_back(job)
 
+    def _may_wait(self) -> bool:
+        return True  # on the server, for any manager
+
     def _retry_later(self, job: Job, wait: float) -> None:
         self._line.retry(job, wait)
         self._leave(job)

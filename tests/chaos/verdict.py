@@ -193,6 +193,15 @@ def no_lease_lost(case: Case) -> list[str]:
     return [*case.logged(_LEASE_LOST), *lost][:_MANY]
 
 
+def no_run_unwritten(case: Case) -> list[str]:
+    """For runs in which no worker dies: each time that a task begins is an attempt."""
+    return [
+        f"{task_id} has begun {len(runs)} times in {case.records[task_id].attempt} attempts"
+        for task_id, runs in _by_task(case.executions).items()
+        if task_id in case.records and len(runs) > case.records[task_id].attempt
+    ][:_MANY]
+
+
 def _executions(events: list[Event]) -> list[Execution]:
     found: dict[str, Execution] = {}
     for at, _pid, what, told in events:

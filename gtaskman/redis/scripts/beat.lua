@@ -81,7 +81,7 @@ local function reap(budget)
     end
     if call('EXISTS', O) == 0 then
       call('ZREM', OWNERS, each)
-      call('HDEL', STATE, 'b:' .. each, 'lc:' .. each)
+      call('HDEL', STATE, 'b:' .. each, 'su:' .. each)
       call('HDEL', LEASES, each)
       call('DEL', B .. ':cx:' .. each)
     end

@@ -28,7 +28,7 @@ for _, id in ipairs(ids) do give_back(id) end
 local left = call('HLEN', O)
 if left == 0 then
   call('ZREM', B .. ':own', owner)
-  call('HDEL', STATE, 'b:' .. owner, 'lc:' .. owner)
+  call('HDEL', STATE, 'b:' .. owner, 'su:' .. owner)
   call('HDEL', B .. ':ol', owner)
   call('DEL', B .. ':cx:' .. owner)
 end

@@ -16,7 +16,8 @@ local room = {s = tonumber(ARGV[4]), a = tonumber(ARGV[5])}
 local free = {s = tonumber(ARGV[6]), a = tonumber(ARGV[7])}
 local O = B .. ':o:' .. owner
 local MOST = 128 -- in one batch
-local APART = 250 -- ms that a task on its last chance waits for another one
+local SHY = 5000 -- ms for which a task that was lost before is claimed beside no other such task
+local APART = 50 -- ms that the other one waits before it is looked at again
 
 -- --- settling ------------------------------------------------------------------------------------
 
@@ -169,18 +170,21 @@ local function batch()
   return taken
 end
 
-local last_chance -- the task on its last chance that this batch has claimed
+local suspect -- the task that was lost before, and that this batch has claimed
 
--- One more loss makes it poison: then no other such task may be held by the owner that it would
--- take with it. So what was lost beside a task that kills its managers is not given up with it.
-local function must_wait(id, losses, most)
-  losses = tonumber(losses or 0)
-  if losses == 0 or losses < tonumber(most) - 1 then return false end
-  local field = 'lc:' .. owner
-  local other = last_chance or call('HGET', STATE, field)
-  if other and other ~= id and (last_chance or call('HEXISTS', O, other) == 1) then return true end
-  last_chance = id
-  call('HSET', STATE, field, id)
+-- A task that was lost with its owner may have caused that: no two such tasks are claimed by one
+-- owner within SHY, or as long as the first one is held. Else what ran beside a task that kills
+-- its managers would be given up with it.
+local function must_wait(id, losses)
+  if tonumber(losses or 0) == 0 then return false end
+  if suspect then return true end
+  local field = 'su:' .. owner
+  local other, since = string.match(call('HGET', STATE, field) or '', '^(.*) (%d+)$')
+  if other and other ~= id and NOW - tonumber(since) < SHY and call('HEXISTS', O, other) == 1 then
+    return true
+  end
+  suspect = id
+  call('HSET', STATE, field, id .. ' ' .. MOMENT)
   return false
 end
 
@@ -191,11 +195,11 @@ local function claim(taken, last_token)
   local running, owned, put_off = {}, {}, false
   for _, each in ipairs(taken) do
     local id = each[1]
-    local h = call('HMGET', T(id), 'q', 'a', 'lo', 'sb', 'ml')
+    local h = call('HMGET', T(id), 'q', 'a', 'lo', 'sb')
     if h[4] then call('ZREM', B .. ':tl', id) end
     if h[4] and tonumber(h[4]) <= NOW and tonumber(h[2] or 0) == 0 then
       finish(id, load(id), 'F', nil, '', 'expired')
-    elseif h[1] and must_wait(id, h[3], h[5]) then
+    elseif h[1] and must_wait(id, h[3]) then
       put_off = true
       postpone(id, {k = each[3], q = h[1]}, NOW + APART)
     elseif h[1] then
