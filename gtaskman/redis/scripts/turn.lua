@@ -16,7 +16,7 @@ local room = {s = tonumber(ARGV[4]), a = tonumber(ARGV[5])}
 local free = {s = tonumber(ARGV[6]), a = tonumber(ARGV[7])}
 local O = B .. ':o:' .. owner
 local MOST = 128 -- in one batch
-local SHY = 5000 -- ms for which a task that was lost before is claimed beside no other such task
+local SHY = 2000 -- ms for which a task that was lost before is claimed beside no other such task
 local APART = 50 -- ms that the other one waits before it is looked at again
 
 -- --- settling ------------------------------------------------------------------------------------
