@@ -1111,6 +1111,19 @@ class TaskManager:
         """The pids of the workers."""
         return self._pool.pids() if self._pool is not None else []
 
+    def kill_workers(self, reason: str) -> None:
+        """Kill every worker at once: no task can clean up.
+
+        What had not begun waits again; what ran fails, or is tried again, as after any crash, and
+        ``reason`` is part of its error and of the log. Workers that are needed are started anew.
+        """
+        if self._pool is not None:
+            self._home.ask(lambda: self._kill_workers(reason))
+
+    def _kill_workers(self, reason: str) -> None:
+        if self._pool is not None:
+            self._pool.kill(reason)
+
     def stacks(self, timeout: float = 1.0) -> dict[int, str]:
         """What each worker is doing right now: its stack as text, by pid."""
         self._check_usable()

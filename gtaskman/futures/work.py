@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -312,11 +311,8 @@ class Work:
 
     def _end_workers(self, kill: bool) -> None:
         assert self._manager is not None
-        for pid in self._manager.pids() if kill else ():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        if kill:
+            self._manager.kill_workers(f"the executor was ended by {self._ended_by}")
         self._stop()
 
     def _post(self, function: Callable[..., None], *args: Any) -> None:

@@ -337,6 +337,11 @@ class Pool:
         """The pids of the workers that are up."""
         return [worker.pid for worker in self._workers.values() if worker.pid is not None]
 
+    def kill(self, reason: str) -> None:
+        """Kill every worker; those that are needed are replaced."""
+        for worker in list(self._workers.values()):
+            worker.kill(reason)
+
     def ask_stacks(self) -> list[tuple[int, Asking]]:
         """Ask each worker what it is doing; on our hub."""
         asked = []

@@ -10,7 +10,9 @@ import concurrent.futures
 import contextlib
 import functools
 import gc
+import io
 import itertools
+import logging
 import operator
 import os
 import pickle
@@ -698,6 +700,8 @@ def open_when_cancelled(place, future):
 
 @story
 def workers_that_are_ended(directory):
+    log = io.StringIO()
+    logging.getLogger("gtaskman").addHandler(logging.StreamHandler(log))
     for how in ("terminate_workers", "kill_workers"):
         place = Path(directory) / how
         place.mkdir()
@@ -714,6 +718,9 @@ def workers_that_are_ended(directory):
         raised(RuntimeError, executor.submit, calls.square, 1)
         executor.shutdown()
         assert lines(place, "noted") == []
+    # What was killed on purpose is not taken for a worker that ran out of memory.
+    assert "was ended by kill_workers()" in log.getvalue()
+    assert "not by gtaskman" not in log.getvalue()
 
 
 @story
