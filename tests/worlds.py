@@ -102,11 +102,13 @@ def process(pid: int) -> Process | None:
     """The process, zombie or not, or None if there is none."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        cmdline = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
     except OSError:
         return None
     name = stat[stat.index("(") + 1 : stat.rindex(")")]
     state, parent, _group, session = stat[stat.rindex(")") + 2 :].split()[:4]
+    # Any process of the machine: its words may be of any encoding.
+    title = cmdline.decode(errors="replace").strip()
     return Process(pid, state, int(parent), int(session), title or name)
 
 

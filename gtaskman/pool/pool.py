@@ -58,6 +58,7 @@ _BACK_OFF = 0.05  # seconds until the next start after a first failed one, doubl
 _LONGEST_BACK_OFF = 5.0
 _UNABLE = 5  # failed starts in a row after which waiting tasks are told
 _RSS_EVERY = 0.25  # seconds between two looks at one worker's memory
+_ENDING = (State.DRAINING, State.STOPPING)
 _STOPPABLE = (State.OPEN, State.STANDBY, State.DRAINING)  # in which a worker heeds STOP
 _loads = pickle.loads
 # What may come of decoding: a class may also try to end the interpreter, but only its task's does.
@@ -221,8 +222,8 @@ class Pool:
         if now < self._not_before:
             self._start_later()
             return 0
-        # One that has nothing left and is about to end may be replaced before it has ended.
-        ending = any(each.state is State.STOPPING for each in self._workers.values())
+        # One that takes no more tasks, and runs no sync task, may be replaced before it has ended.
+        ending = any(each.state in _ENDING and not each.sync for each in self._workers.values())
         return max(0, self._config.max_processes + ending - len(self._workers))
 
     def dispatch(self, plan: Plan[Worker], jobs: list[Job]) -> None:
@@ -784,7 +785,8 @@ class Pool:
         worker.become(State.DRAINING)
         if worker.sync > 1 and not worker.recalled and worker.budget > 0:
             worker.recall()
-        self._after_jobs(worker)
+        if not worker.jobs:
+            self._stop_worker(worker)
 
     def _stop_worker(self, worker: Worker) -> None:
         worker.stop()
@@ -882,11 +884,13 @@ class Pool:
         if job.stop is Why.TIMEOUT and verdict in (Verdict.CULPRIT, Verdict.SUSPECT):
             self._listener.on_failed(job, causes.timed_out(job), None, begun, now)
         elif verdict is Verdict.UNREAD:
-            self._pronounce_unread(job, cause, now)
+            self._count_death(job, causes.unread(job, cause), 0.0, now)
         elif verdict is Verdict.UNTOUCHED:
             self._give_back([job])
         elif job.stop is Why.CANCELLED:
             self._listener.on_stopped(job, begun, now)
+        elif verdict is Verdict.DOUBTFUL and not job.definition.at_most_once:
+            self._count_death(job, cause, begun, now)
         elif verdict is Verdict.BYSTANDER and not job.definition.at_most_once:
             log.info("task %s waits again: its worker has died: %s", job.id, cause.message)
             self._give_back([job])
@@ -894,13 +898,13 @@ class Pool:
             job.crashes += verdict is not Verdict.BYSTANDER
             self._listener.on_failed(job, cause, None, begun, now)
 
-    def _pronounce_unread(self, job: Job, cause: Failure, now: float) -> None:
-        """It has not run, and waits again; unless too many workers have died while they read it."""
+    def _count_death(self, job: Job, cause: Failure, begun: float, now: float) -> None:
+        """It may be what killed its worker: it waits again, unless that has happened too often."""
         job.crashes += 1
         if job.crashes < (job.definition.max_crashes or self._config.max_crashes):
             self._give_back([job])
         else:
-            self._listener.on_failed(job, causes.unread(job, cause), None, 0.0, now)
+            self._listener.on_failed(job, cause, None, begun, now)
 
     def _remove(self, worker: Worker) -> None:
         worker.become(State.DEAD)

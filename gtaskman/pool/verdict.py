@@ -14,6 +14,7 @@ class Verdict(enum.Enum):
 
     UNTOUCHED = "untouched"  # it never began: it waits again
     UNREAD = "unread"  # the worker died while it read it: it waits again, but not for ever
+    DOUBTFUL = "doubtful"  # it ran, but it was rather a large order being read: as for UNREAD
     BYSTANDER = "bystander"  # it had a part in nothing, but its run is lost
     SUSPECT = "suspect"  # it was running when the worker died
     CULPRIT = "culprit"  # the worker was killed on its account
@@ -55,4 +56,4 @@ def _judge(job: Job, traces: Traces, culprits: Collection[int]) -> Verdict:
     last = traces.running or traces.begun
     if culprits or not (job.definition.is_async or number == last):
         return Verdict.BYSTANDER
-    return Verdict.SUSPECT
+    return Verdict.DOUBTFUL if traces.arriving > traces.received else Verdict.SUSPECT

@@ -133,7 +133,9 @@ class Pool:
     def happen(self, what, at):
         """One event; those that make no sense for this worker change nothing."""
         if what == "demand":
-            ending = any(each.state is STOPPING for each in self.workers)
+            ending = any(
+                each.state in (DRAINING, STOPPING) and not each.sync for each in self.workers
+            )
             if len(self.workers) < self.most + ending:
                 self.fork()
         elif self.workers:

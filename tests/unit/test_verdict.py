@@ -9,7 +9,7 @@ from gtaskman.pool.verdict import Traces, Verdict, judge
 pytestmark = pytest.mark.quick
 
 U, B, S, C = Verdict.UNTOUCHED, Verdict.BYSTANDER, Verdict.SUSPECT, Verdict.CULPRIT
-R = Verdict.UNREAD
+R, D = Verdict.UNREAD, Verdict.DOUBTFUL
 
 # Each case: given tasks with these numbers, if the worker was at `running`, had begun up to `begun`
 # and read up to `received`, and was killed for the sake of `culprits`: expect these verdicts.
@@ -82,8 +82,14 @@ def test_async_tasks(make_job, numbers, slate, expected):
 @pytest.mark.parametrize(("numbers", "slate", "expected"), LARGE.values(), ids=LARGE)
 def test_large_orders(make_job, kind, numbers, slate, expected):
     # One that was read to its end had begun, if it is async.
-    expected = [{"sync": U, "async": S}[kind] if each == "?" else each for each in expected]
+    ran = S if slate.get("arriving", 0) <= slate.get("received", 0) else D
+    expected = [{"sync": U, "async": ran}[kind] if each == "?" else each for each in expected]
     assert verdicts([make_job(kind=kind, number=each) for each in numbers], **slate) == expected
+
+
+def test_a_sync_task_that_ran_while_a_large_order_was_read_is_doubtful(make_job):
+    jobs = [make_job(number=each) for each in (1, 2, 3)]
+    assert verdicts(jobs, running=2, begun=2, received=2, arriving=3) == [B, D, R]
 
 
 def test_both_kinds_are_judged_each_in_its_way(make_job):

@@ -230,6 +230,14 @@ def take_slow(value, seconds=60.0):
 
 
 @_of_both_kinds
+def hold_until(path):
+    """Wait, cooperatively, until there is such a file."""
+    while not os.path.exists(path):
+        gevent.sleep(0.005)
+    return os.getpid()
+
+
+@_of_both_kinds
 def outlast_its_limit(path):
     """When it is stopped, clean up until well after its own time limit."""
     try:
