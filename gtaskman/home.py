@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gevent import monkey
+from gevent import getcurrent, monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent.hub import get_hub
 
-from gtaskman.errors import GTaskmanError
+from gtaskman.errors import GTaskmanError, WouldBlockError
 from gtaskman.latch import Latch, foreign
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,12 @@ class Home:
 
         Raises what that raises.
         """
+        hub = get_hub_if_exists()
+        if hub is not None and getcurrent() is hub:
+            raise WouldBlockError(
+                "this would start a manager in a callback of the hub, where nothing can wait: start"
+                " it in a greenlet (gevent.spawn), or before"
+            )
         started, errors = Latch(), []
         gone = self._thread_gone = Latch()
         _apart.add(self)
@@ -77,10 +83,12 @@ class Home:
 
         # The original: a patched one would be a greenlet on the caller's hub.
         monkey.get_original("_thread", "start_new_thread")(run, ())
-        started.wait()
+        interrupt = _wait_through(started)
         if errors:
             self._thread_gone = None
             raise errors[0]
+        if interrupt is not None:
+            raise interrupt
 
     def _unsettle(self) -> None:
         """Take :meth:`settle` back, so that it can be tried again."""
@@ -234,6 +242,20 @@ class HomeLatch(Latch):
                 " of its own: Configuration(background=True)",
                 self,
             )
+
+
+def _wait_through(latch: Latch) -> BaseException | None:
+    """Wait for what takes a moment, and give what was raised into the wait, such as a kill.
+
+    Given up halfway, it would go on in the other thread, and be begun once more here.
+    """
+    interrupt = None
+    while not latch.done():
+        try:
+            latch.wait()
+        except BaseException as error:
+            interrupt = error
+    return interrupt
 
 
 def _nothing() -> None:
