@@ -147,21 +147,47 @@ class Client:
         """Send a task by its name alone, for senders that do not have its code.
 
         Raises :class:`TaskDefinitionError` if no manager has ever served a task of that name in
-        this queue: they tell the server which ones they know.
+        this queue: they tell the server which ones they know. :meth:`send_as` does not ask.
         """
         return self.send_under(DEFAULT, name, *args, **kwargs)
 
     def send_under(self, terms: Terms, name: str, /, *args: Any, **kwargs: Any) -> RemoteHandle:
         """:meth:`send` under other terms, such as a delay."""
-        queue = self._queue_of(terms)
-        kinds = self.ledger(queue).names()
+        kinds = self._names(self._queue_of(terms))
         if name not in kinds:
-            known = ", ".join(sorted(kinds)) or "none"
-            raise TaskDefinitionError(
-                f"no manager of the queue {queue!r} has a task named {name!r} (they have: {known})"
-            )
+            raise TaskDefinitionError(self._unknown_name(terms, name, kinds))
+        return self.send_as(kinds[name], terms, name, *args, **kwargs)
+
+    def send_as(
+        self, kind: str, terms: Terms, name: str, /, *args: Any, **kwargs: Any
+    ) -> RemoteHandle:
+        """Send a task by its name, unchecked: no manager need have served it yet.
+
+        ``kind`` is ``"sync"`` or ``"async"``, as in its code. A manager that does not know the
+        name fails the task.
+        """
+        if kind not in ("sync", "async"):
+            raise TaskOptionError(f"kind is 'sync' or 'async', not {kind!r:.40}", name)
         unique = terms.unique if isinstance(terms.unique, str) else ""
-        call = Call(fresh_id(), name, kinds[name], args, kwargs, {}, terms, unique, None)
+        return self._send_call(Call(fresh_id(), name, kind, args, kwargs, {}, terms, unique, None))
+
+    def _names(self, queue: str) -> dict[str, str]:
+        """The names of tasks that can be run there, with their kinds."""
+        return self.ledger(queue).names()
+
+    def _unknown_name(self, terms: Terms, name: str, kinds: dict[str, str]) -> str:
+        queue = self._queue_of(terms)
+        if not kinds:
+            return (
+                f"no manager has served the queue {queue!r} (namespace {self.namespace!r}) yet,"
+                f" so that it is not known whether {name!r} is sync or async: start one first"
+                " (gtaskman run MODULE), or say the kind: Client.send_as('sync', ...), or"
+                " gtaskman submit --kind sync"
+            )
+        known = ", ".join(sorted(kinds))
+        return f"no manager of the queue {queue!r} has a task named {name!r} (they have: {known})"
+
+    def _send_call(self, call: Call) -> RemoteHandle:
         return self._send(call)
 
     def map(

@@ -20,6 +20,8 @@ from gtaskman.terms import DEFAULT
               help="How long it waits before it may begin.")  # fmt: skip
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, metavar="-100..100",
               help="The higher ones go first.")  # fmt: skip
+@click.option("--kind", type=click.Choice(["sync", "async"]),
+              help="Its kind, if no manager has served it yet: it is sent unchecked.")  # fmt: skip
 @click.option("--wait/--no-wait", default=True, help="Wait for its result, or write its id.")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS",
               help="How long to wait for its result.")  # fmt: skip
@@ -33,6 +35,7 @@ def submit(
     queue: str,
     delay: float,
     priority: int,
+    kind: str | None,
     wait: bool,
     timeout: float | None,
     as_json: bool,
@@ -40,12 +43,15 @@ def submit(
     """Send the task NAME, with arguments, and write its result.
 
     A VALUE is JSON where it can be read as such, else a text: n=3, deep=true, sizes=[1,2],
-    who=world. Some manager must have served a task of that name before.
+    who=world. Some manager must have served a task of that name before, unless --kind is given.
     """
     keywords = keywords_of(words)
     terms = DEFAULT.replace(queue=queue, delay=delay, priority=priority)
     with access.client(queue) as client:
-        handle = client.send_under(terms, name, *map(value_of, args), **keywords)
+        if kind is None:
+            handle = client.send_under(terms, name, *map(value_of, args), **keywords)
+        else:
+            handle = client.send_as(kind, terms, name, *map(value_of, args), **keywords)
         if wait:
             follow(handle, timeout, as_json)
         elif as_json:

@@ -247,16 +247,15 @@ class HostClient(Client):
         payload = Payload(SEALED, envelope, ())
         return self._post(connection, ticket, 0, body, payload, True)
 
-    def send_under(self, terms: Terms, name: str, /, *args: Any, **kwargs: Any) -> RemoteHandle:
-        """:meth:`send` under other terms, such as a delay."""
-        kinds = self._ask("names", self._queue_of(terms))
-        if name not in kinds:
-            known = ", ".join(sorted(kinds)) or "none"
-            raise TaskDefinitionError(
-                f"the manager at {self.socket} has no task named {name!r} (it has: {known})"
-            )
-        unique = terms.unique if isinstance(terms.unique, str) else ""
-        call = Call(fresh_id(), name, kinds[name], args, kwargs, {}, terms, unique, None)
+    def _names(self, queue: str) -> dict[str, str]:
+        found: dict[str, str] = self._ask("names", queue)
+        return found
+
+    def _unknown_name(self, terms: Terms, name: str, kinds: dict[str, str]) -> str:  # noqa: ARG002
+        known = ", ".join(sorted(kinds)) or "none"
+        return f"the manager at {self.socket} has no task named {name!r} (it has: {known})"
+
+    def _send_call(self, call: Call) -> RemoteHandle:
         return self._await_taken(self._send(call))
 
     # --- asking

@@ -114,11 +114,13 @@ def _prepare(directory: Path) -> None:
     """Make the directory, or see whether it will do."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = directory.stat()
+        facts, itself = directory.stat(), directory.lstat()
     except OSError as error:
         raise _will_not_do(directory, error.strerror or str(error)) from None
     if facts.st_uid != os.geteuid():
         raise _will_not_do(directory, "it belongs to somebody else")
+    if stat.S_ISLNK(itself.st_mode) and itself.st_uid not in (0, os.geteuid()):
+        raise _will_not_do(directory, "it is a symbolic link of somebody else")
     if stat.S_IMODE(facts.st_mode) & 0o022:
         raise _will_not_do(directory, "others may write in it")
     if not os.access(directory, os.W_OK | os.X_OK):

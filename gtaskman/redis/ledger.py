@@ -192,7 +192,8 @@ class Ledger:
             log.warning(_UNKNOWN_POLICY, error)
             return
         policy = _setting(reply)
-        if policy != "noeviction":
+        # No key of ours has a time to live, so that the volatile ones drop none of them.
+        if policy != "noeviction" and not policy.startswith("volatile-"):
             raise ConfigurationError(
                 f"the server's maxmemory-policy is {policy!r}, which drops tasks when it is full:"
                 " set 'maxmemory-policy noeviction' in its configuration, or for now"

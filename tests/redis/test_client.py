@@ -702,7 +702,7 @@ def test_the_first_failure_of_a_map_is_raised_and_the_rest_cancelled(scene, clie
 
 
 def test_sending_by_name_for_those_who_have_no_code(scene, client):
-    with pytest.raises(gtaskman.TaskDefinitionError, match="none"):
+    with pytest.raises(gtaskman.TaskDefinitionError, match="no manager has served the queue"):
         client.send("sharing.double", 21)
     scene.manager()
     wait_until(scene.ledger().names)
@@ -720,6 +720,19 @@ def test_sending_by_name_for_those_who_have_no_code(scene, client):
     with pytest.raises(gtaskman.DuplicateTaskError, match="'key'"):
         client.send_under(terms, "sharing.double", 1)
     assert waiting.cancel()
+
+
+@pytest.mark.parametrize("name", ["sharing.double", "sharing.double_async"])
+@KINDS
+def test_sending_by_name_before_any_manager_has_run(scene, client, kind, name):
+    """Of the kind that it has in its code, or by mistake of the other one."""
+    handle = client.send_as(kind, gtaskman.terms.DEFAULT, name, 21)
+    unknown = client.send_as(kind, gtaskman.terms.DEFAULT, "sharing.no_such_task")
+    scene.manager()
+    assert handle.get(PATIENCE) == 42
+    assert "sharing.no_such_task" in str(fate(unknown))
+    with pytest.raises(gtaskman.TaskOptionError, match="'sync' or 'async'"):
+        client.send_as("service", gtaskman.terms.DEFAULT, "sharing.double")
 
 
 def test_a_task_that_may_run_once_is_known_as_such_to_the_server(scene, client, path):

@@ -345,6 +345,30 @@ def test_patience(directory):
     wait_until(lambda: gone(directory))
 
 
+@needs_server
+@pytest.mark.parametrize("owner", ["ours", "somebody else's"])
+def test_a_link_to_the_directory_must_be_our_own(tmp_path, monkeypatch, owner):
+    (tmp_path / "here").mkdir(mode=0o700)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "here")
+    if owner != "ours":
+        lstat = Path.lstat
+
+        def other(path):
+            fields = list(lstat(path))
+            fields[stat.ST_UID] = os.geteuid() + 1
+            return os.stat_result(fields)
+
+        monkeypatch.setattr(Path, "lstat", other)
+    server = Server(f"embedded:{link}")
+    if owner == "ours":
+        assert server.call(BASE, "PING") == b"PONG"
+    else:
+        with pytest.raises(ConfigurationError, match="symbolic link"):
+            server.call(BASE, "PING")
+    server.close()
+
+
 def test_a_server_that_hangs_with_a_full_backlog_stops_no_one(tmp_path):
     path = str(tmp_path / "s.sock")
     with contextlib.ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import decimal
 import logging
 import threading
@@ -293,6 +294,15 @@ def test_a_manager_needs_a_server_that_forgets_nothing():
         pytest.raises(gtaskman.ConfigurationError, match="noeviction"),
     ):
         gtaskman.RedisTaskQueue(server.url).berths()
+
+
+def test_a_server_that_drops_only_keys_with_a_time_to_live_will_do():
+    options = ("--maxmemory-policy", "volatile-lru")
+    with RunningServer(any_kind(), options=options) as server, Scene(server) as scene:
+        scene.manager()
+        assert scene.client().submit(sharing.double, 4).get(PATIENCE) == 8
+        with contextlib.closing(server.client()) as looking:
+            assert [looking.ttl(key) for key in looking.keys("*")] == [-1] * looking.dbsize()
 
 
 # --- the default manager
