@@ -14,7 +14,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gtaskman.errors import GTaskmanError, PayloadError
+from gtaskman.errors import GTaskmanError, PayloadError, SoftTimeout
 from gtaskman.reference import MAIN, main_of_application
 from gtaskman.wire.frames import KEPT, MAX_BUFFERS
 
@@ -109,6 +109,8 @@ def _encode(value: Any, limit: int) -> Payload:
             raise pickle.PicklingError(
                 "it was defined in a console or by python -c, so that no worker can import it"
             )
+    except SoftTimeout:
+        raise  # thrown into the task: a part of its result waited for something
     except Exception as error:
         buffers.clear()
         body = _by_value(value, error)
