@@ -173,6 +173,7 @@ class Desk(Counter):
             self._follow(guest, number, handle)
 
     def _follow(self, guest: Guest, number: int, handle: TaskHandle) -> None:
+        self.follow(guest, number, handle.id)
         for report in handle.progress():
             if guest.gone:
                 return

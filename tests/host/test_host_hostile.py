@@ -147,14 +147,20 @@ for report in handle.progress():
 def test_a_task_that_was_merely_watched_is_not_cancelled_with_its_watcher(site):
     site.host(options={"cancel_orphans": True})
     client = site.client()
-    handle = client.submit(work.nap, 2.0)
+    handle = client.submit(work.nap)
     assert next(handle.progress()).message
     watcher = Program([sys.executable, "-c", WATCHER, site.url, handle.id], site.directory)
     try:
         wait_until(lambda: watcher.output.strip(), what="it watches")
         watcher.signal(signal.SIGKILL)
         watcher.wait()
-        assert handle.get(PATIENCE) == "rested"
+        for _ in range(20):  # until the manager has noticed for sure
+            assert client.report(handle.id).status is gtaskman.TaskStatus.PROCESSING
+            gevent.sleep(0.01)
+        assert client.cancel(handle.id, "by its sender")
+        with pytest.raises(gtaskman.TaskCancelled) as caught:
+            handle.get(PATIENCE)
+        assert caught.value.reason == "by its sender"
     finally:
         watcher.kill()
 
@@ -226,11 +232,15 @@ def server():
         yield running
 
 
-def test_nothing_more_is_read_while_the_server_is_away(site, server):
-    options = {"max_tasks": 100, "max_bytes": MIB}
-    host = site.host(
-        queue=f"{server.url}?namespace=flood", options=options, max_pending_bytes=8 * MIB
-    )
+@pytest.mark.parametrize(
+    ("options", "config"),
+    [
+        ({"max_tasks": 100, "max_bytes": MIB}, {}),  # each has its share
+        ({}, {"max_pending_bytes": 8 * MIB}),  # and all of them together
+    ],
+)
+def test_nothing_more_is_read_while_the_server_is_away(site, server, options, config):
+    host = site.host(queue=f"{server.url}?namespace=flood", options=options, **config)
     site.client().submit(tasks.double, 1).get(PATIENCE)
     server.sigstop()
     before = peak(host)
@@ -256,9 +266,12 @@ def test_a_task_that_is_sent_again_while_the_server_is_away_is_taken_once(site, 
     client = site.client()
     client.submit(tasks.double, 1).get(PATIENCE)
     server.sigstop()
-    first, second = Raw(site.path).greet(), Raw(site.path).greet()
+    other, first, second = (Raw(site.path).greet() for _ in range(3))
+    # This one is under way to the server, so that the next two wait together.
+    other.send(sealed(1, "other", "scenarios.tasks.double", 1), question(2, "names", None))
+    gevent.sleep(0.3)
     first.send(sealed(1, "mine", "scenarios.tasks.double", 21))
-    gevent.sleep(0.1)
+    gevent.sleep(0.3)
     first.close()
     second.send(sealed(1, "mine", "scenarios.tasks.double", 21, flags=messages.AGAIN))
     second.send(frame(messages.FOLLOW, 1))
@@ -267,6 +280,7 @@ def test_a_task_that_is_sent_again_while_the_server_is_away_is_taken_once(site, 
     kinds = [second.next()[0] for _ in range(2)]
     assert kinds == [messages.TAKEN, messages.DONE]
     assert "Traceback" not in host.output
+    other.close()
     second.close()
 
 
