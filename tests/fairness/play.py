@@ -58,7 +58,13 @@ class Play:
         if self.plan.unreadable:
             self._limit_memory()
         self._submit_long()
+        self._round()
         feeder = gevent.spawn(self._feed)
+        self.manager.wait_ready(self.limit)
+        for _ in range(20):
+            # What a new worker holds ahead behind its first task, before it is recalled.
+            gevent.sleep(0.001)
+            self._cancel_ahead(self.short + self.fillers, 0.7)
         for _ in range(self.plan.rounds):
             self._round()
             gevent.sleep(self.chance.choice([0, 0, 0.001, 0.01]))
@@ -67,7 +73,7 @@ class Play:
         self._await(self.short + self.poison, "while the long ones are held")
         self.over = True
         Path(self.gate).touch()
-        feeder.join(self.limit)
+        feeder.get(timeout=self.limit)
         for handle in self.delayed:
             if not handle.cancel():
                 self.findings.append(f"a delayed task could not be cancelled: {handle.report}")
@@ -82,7 +88,8 @@ class Play:
             later = task.with_options(delay=3600, priority=100)
             self.delayed.append(self.manager.submit(later, self.journal, self.gate))
         for _ in range(self.plan.held):
-            self.long.append(self.manager.submit(work.held, self.journal, self.gate))
+            first = work.held.with_options(priority=50)
+            self.long.append(self.manager.submit(first, self.journal, self.gate))
         for _ in range(self.plan.held_async):
             self.long.append(self.manager.submit(work.held_async, self.journal, self.gate))
 
@@ -94,7 +101,8 @@ class Play:
             while len(live) < _FILLERS * self.plan.most:
                 live.append(self._short(-100))
                 self.fillers.append(live[-1])
-            gevent.sleep(0.002)
+            gevent.sleep(0.001)
+            self._cancel_ahead(live, 0.5)
 
     def _short(self, priority: int) -> gtaskman.TaskHandle:
         kind = self.chance.choice(self.plan.kinds)
@@ -117,6 +125,11 @@ class Play:
                 handle.cancel("the play")
 
     # --- what is done to it
+
+    def _cancel_ahead(self, handles: list[gtaskman.TaskHandle], share: float) -> None:
+        for handle in handles:
+            if _is_ahead(handle) and self.chance.random() < share:
+                handle.cancel("the play")
 
     def _limit_memory(self) -> None:
         """Have workers from now on no memory for the unreadable task."""
@@ -152,3 +165,11 @@ class Play:
             # Whether a worker has memory for that one depends on when it was started.
             if handle.report.name != work.swallow.definition.name:
                 self.findings += verdict.of_poison(handle)
+
+
+def _is_ahead(handle: gtaskman.TaskHandle) -> bool:
+    """Whether a worker holds the task ahead, behind another one."""
+    job = handle._job
+    if job is None or not job.number or job.worker is None:
+        return False
+    return job.worker.sync > 1 and not job.running

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gtaskman
 
 
@@ -37,19 +39,18 @@ def of_numbers(numbers: dict[str, int], most: int) -> list[str]:
 def of_journal(journal: str, most: int) -> list[str]:
     """No more sync tasks have run at once than there may be workers.
 
-    A task that was killed has no end in the journal: it counts as over where the next one begins
-    for lack of better knowledge, which finds less, and never too much.
+    A run that was killed has no end in the journal, and is left out: that may find less, and never
+    too much.
     """
     with open(journal, "a+") as file:
         file.seek(0)
-        moments = [line.split() for line in file]
-    ended = {name for what, name, _ in moments if what == "end"}
-    running, peak = 0, 0
-    for what, _, _ in sorted((each for each in moments if each[1] in ended), key=_moment):
-        running += 1 if what == "begin" else -1
-        peak = max(peak, running)
+        moments = sorted((float(at), what, name) for what, name, at in map(str.split, file))
+    begun: dict[str, float] = {}
+    steps: list[tuple[float, int]] = []
+    for at, what, name in moments:
+        if what == "begin":
+            begun[name] = at
+        elif name in begun:
+            steps += [(begun.pop(name), 1), (at, -1)]
+    peak = max(itertools.accumulate(step for _, step in sorted(steps)), default=0)
     return [f"{peak} sync tasks at once, of {most}"] if peak > most else []
-
-
-def _moment(entry: list[str]) -> float:
-    return float(entry[2])
