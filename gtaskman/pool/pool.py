@@ -410,8 +410,17 @@ class Pool:
     def on_refused(self, number: int, why: str) -> None:
         """A worker could not be started."""
         worker = self._workers.get(number)
-        if worker is not None:
+        if worker is None:
+            return
+        if worker.state is State.STARTING:
             self._not_started(worker, why)
+            return
+        # It was ready, and perhaps at work, before its template found that it cannot be watched.
+        worker.kill(f"its template could not watch it: {why}")
+        worker.exit = (None, 0)
+        worker.channel.read_all()
+        if worker.alive:
+            self._bury(worker)
 
     def on_broken(self, module: str, why: str) -> None:
         """No worker can import this module: its tasks must not wait for one that does."""
