@@ -12,6 +12,7 @@ All of it happens on one hub: that of the thread that starts the manager, or one
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import enum
 import logging
@@ -313,19 +314,24 @@ class TaskManager:
         pool, timetable = self._pool, self._timetable
         assert pool is not None
         assert timetable is not None
-        self._begin_drain()
-        if not self._drain():
-            for job in list(self._jobs.values()):
-                self._give_up(job)
-            self._stop_at = time.monotonic() + self.config.kill_grace
-            self._drain()
-        pool.close(self.config.kill_grace)
-        self._end()
-        timetable.close()
+        with contextlib.ExitStack() as steps:
+            # The last one first, and each of them whatever those before have raised.
+            for companion in reversed(self._companions):
+                steps.callback(companion.on_stopped)
+            steps.callback(self._flush_reports)
+            steps.callback(timetable.close)
+            steps.callback(self._end)
+            steps.callback(pool.close, self.config.kill_grace)
+            self._begin_drain()
+            if not self._drain():
+                for job in list(self._jobs.values()):
+                    self._give_up(job)
+                self._stop_at = time.monotonic() + self.config.kill_grace
+                self._drain()
+
+    def _flush_reports(self) -> None:
         if isinstance(self._archive, Archivist) and not self._archive.flush(_LAST_REPORTS):
             log.error("the storage has not taken the last reports within %.0f s", _LAST_REPORTS)
-        for companion in self._companions:
-            companion.on_stopped()
 
     def _become_stopped(self) -> None:
         """Be stopped, whatever has been raised: whoever waits for a task or for that goes on."""

@@ -1,8 +1,9 @@
 """``stop``: finish, then cancel, then kill; every handle settles, and nothing is left."""
 
+import gevent
 import pytest
-from scenarios import stopping
-from worlds import START_METHODS, alive
+from scenarios import stopping, work
+from worlds import PATIENCE, START_METHODS, alive, wait_until
 
 KINDS = [{"kind": "sync"}, {"kind": "async"}]
 UNPATCHED = pytest.mark.parametrize("world", ["unpatched"], indirect=True)
@@ -78,3 +79,23 @@ def test_nothing_is_left_when_the_interpreter_ends(world, how):
 
     assert len(pids) == 2
     assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize("part", ["_begin_drain", "_drain", "_give_up"])
+def test_stop_ends_whatever_raises_in_it(manager, monkeypatch, caplog, part):
+    # given a manager with a task that runs and one that waits
+    running, waiting = manager.submit(work.nap), manager.submit(work.nap)
+    wait_until(lambda: running.report.message)
+
+    def fail(*_args):
+        raise PermissionError("not allowed")
+
+    monkeypatch.setattr(manager, part, fail)
+    # when it is stopped
+    pids = manager.pids()
+    with gevent.Timeout(PATIENCE):
+        manager.stop(0)
+    # then it is stopped, says what was raised, and both tasks have ended; nothing lives on
+    assert any("stopping a manager" in each.getMessage() for each in caplog.records)
+    assert running.done() and waiting.done()
+    wait_until(lambda: not any(map(alive, pids)))
