@@ -20,6 +20,8 @@ from worlds import PATIENCE, wait_until
 
 import gtaskman
 from gtaskman import FailureKind, TaskStatus, courier
+from gtaskman.pool import worker as pool_worker
+from gtaskman.pool.verdict import Verdict
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 SHORT = 0.2  # seconds: long enough to look at what happens meanwhile
@@ -621,6 +623,22 @@ def test_what_may_run_once_is_lost_with_its_manager(scene, client, path, kind):
     assert handle.report.error.kind is FailureKind.CRASH
     assert lines(path) == ["x"]
     assert ids(client.dead()) == [handle.id]
+
+
+@KINDS
+def test_what_no_worker_survives_reading_is_given_up(scene, client, path, kind, monkeypatch):
+    # given a task under which each worker dies as if it had not read it to its end
+    def judge(jobs, *_):
+        return [(job, Verdict.UNREAD) for job in jobs]
+
+    monkeypatch.setattr(pool_worker, "judge", judge)
+    scene.manager(max_processes=1)
+    handle = client.submit(work.of(kind, "die"), "exit", path)
+    # then the server knows of each death, whichever manager takes the task next
+    error = fate(handle)
+    assert type(error) is gtaskman.WorkerCrashed
+    assert "while it read the arguments" in error.message
+    assert lines(path) == ["x"] * 3
 
 
 def test_what_kills_its_managers_is_given_up(scene, client, path):
