@@ -38,6 +38,7 @@ _BACKOFF = Backoff()
 # What a worker must know of a definition, as bits: they travel with every order to run one.
 ASYNC, ONCE, CLASS = 2, 4, 16
 _MOST = 2**31 - 1  # of attempts or crashes: they are counted in four bytes on the pipe
+MAX_NAME = 1000  # characters
 MAX_ID = 200  # characters: an id is a key in storages and a word in commands
 
 
@@ -85,6 +86,7 @@ class Definition:
         self.flags = ASYNC * self.is_async | ONCE * at_most_once | CLASS * in_class_form
 
     def _check(self) -> None:
+        _check_name(self.name)
         if self.kind not in KINDS:
             raise TaskDefinitionError(
                 f"{self.name}: kind must be 'sync' or 'async', not {shown(self.kind)}"
@@ -212,6 +214,14 @@ def _own_terms(name: str, inherited: Terms, changes: dict[str, Any]) -> Terms:
         return inherited.replace(**changes)
     except TaskOptionError as error:
         raise TaskOptionError(f"{name}: {error}", name, error.field) from None
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise TaskDefinitionError(
+            f"the name of a task is a printable text of 1 to {MAX_NAME} characters, not"
+            f" {shown(name)}: give it another with name="
+        )
 
 
 def _check_limit(name: str, field: str, value: Any) -> None:

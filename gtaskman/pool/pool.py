@@ -28,7 +28,7 @@ from greenlet import GreenletExit
 
 from gtaskman.config import Configuration
 from gtaskman.definitions import Elsewhere
-from gtaskman.errors import FrameError, GTaskmanError
+from gtaskman.errors import FrameError, GTaskmanError, TaskTravelError
 from gtaskman.job import Job, retune, wall
 from gtaskman.latch import Latch
 from gtaskman.pool import causes
@@ -123,6 +123,13 @@ class Pool:
         if definition not in self._references:
             target = definition.target
             reference = target.reference if isinstance(target, Elsewhere) else refer(definition)
+            most = messages.payload_limit(self._config.max_frame)
+            if reference.value is not None and len(reference.value) > most:
+                raise TaskTravelError(
+                    f"the code of task {definition.name} cannot travel: with what it refers to it"
+                    f" takes {len(reference.value):,} bytes, over the limit of {most:,}; give it"
+                    " large values as arguments, or raise Configuration.max_frame"
+                )
             self._references[definition] = reference
             if reference.value is None and reference.module != "builtins":
                 self._starter.learn(reference.module)

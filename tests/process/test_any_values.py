@@ -22,6 +22,7 @@ from worlds import PATIENCE, wait_until
 import gtaskman
 from gtaskman.child import outcome
 from gtaskman.report import LONGEST_MESSAGE
+from gtaskman.task import Definition, FunctionTask
 from gtaskman.wire import messages
 
 MIB = 1024 * 1024
@@ -140,6 +141,15 @@ def task_id(world, given_id):
         assert world.end_of(task) == 1
 
 
+def task_name(world, kind, name):
+    try:
+        definition = Definition(name, kind, work.echo.definition.target)
+    except gtaskman.TaskDefinitionError as error:
+        assert "the name of a task" in str(error)  # noqa: PT017
+    else:
+        assert world.end_of(FunctionTask(definition, (1,), {})) == 1
+
+
 def options(world, kind, given_options):
     try:
         function = work.of(kind, "echo").with_options(**given_options)
@@ -182,6 +192,7 @@ EXAMPLES = {
         },
     ),
     task_id: (50, {"given_id": strategies.ids()}),
+    task_name: (40, {"kind": KIND, "name": strategies.texts(1002) | strategies.ids()}),
     options: (120, {"kind": KIND, "given_options": strategies.limits() | strategies.terms()}),
     attempt: (12, {"number": strategies.sizes_near(2**8, 2**15, 2**16, 2**31 - 90).map(abs)}),
 }

@@ -178,3 +178,17 @@ def test_a_task_of_which_no_order_can_be_made_fails_alone(make_manager, kind, mo
     assert unfit.report.attempt == 1
     assert [each.get(timeout=PATIENCE) for each in before + after] == [*range(1, 6)] * 2
     assert pid_of_worker(manager) == pid
+
+
+def test_code_that_does_not_fit_a_frame_is_refused_and_the_mend_is_named(small):
+    pid = pid_of_worker(small)
+    data = bytes(2 * MIB)
+
+    @gtaskman.task(name="tests.large_code")
+    def large():
+        return len(data)
+
+    for _ in range(2):
+        with pytest.raises(gtaskman.TaskTravelError, match=r"tests\.large_code.*max_frame"):
+            small.submit(large)
+    assert pid_of_worker(small) == pid
