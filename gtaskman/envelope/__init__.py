@@ -13,7 +13,7 @@ from __future__ import annotations
 from gtaskman.envelope.cover import RESULT_LIMIT, TASK_LIMIT
 from gtaskman.envelope.hints import Hints
 from gtaskman.envelope.keyring import Keyring
-from gtaskman.envelope.result import read_result, seal_result, sign_result
+from gtaskman.envelope.result import read_own_result, read_result, seal_result, sign_result
 from gtaskman.envelope.task import Sealed, arguments_of, read_task, seal_task
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Keyring",
     "Sealed",
     "arguments_of",
+    "read_own_result",
     "read_result",
     "read_task",
     "seal_result",

@@ -470,7 +470,10 @@ class Pool:
 
     def _start_again(self) -> None:
         if not self._closing:
-            self._fork(max(0, self._config.min_processes - len(self._workers)))
+            least = self._config.min_processes
+            if self._failures >= _UNABLE:
+                least = max(1, least)  # the manager may fetch nothing until one is ready
+            self._fork(max(0, least - len(self._workers)))
             self._turn_over()
             self._listener.on_capacity()
 

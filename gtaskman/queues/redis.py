@@ -12,7 +12,6 @@ import functools
 import itertools
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from gtaskman.envelope import (
     Hints,
     Keyring,
     Sealed,
-    read_result,
+    read_own_result,
     read_task,
     seal_result,
     sign_result,
@@ -101,8 +100,7 @@ class RedisJob(Job, gc=False, eq=False):
             return report
         hints = Hints.of(self.definition.target)
         try:
-            # Its own worker has encoded it, which is trusted with pickles, and with any size.
-            value = read_result(self.sealed, hints, accept="jmp", limit=sys.maxsize)
+            value = read_own_result(self.sealed, hints)
         except Exception as error:
             log.warning(
                 "listeners get the report of task %s without its result, which cannot be read: %s",

@@ -26,6 +26,7 @@ pack = hiredis.pack_command  # type: ignore[assignment] # its stub speaks of a s
 """The words of a command -> the bytes that the server reads."""
 
 _CHUNK = 1 << 16
+_PIECE = 1 << 18  # bytes that must be taken within the timeout: more may take longer
 _LINGER = 100e-6  # seconds for which a reply is looked for before the hub is gone through
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, probes
 
@@ -112,7 +113,12 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send packed commands."""
         try:
-            self._sock.sendall(data)
+            if len(data) <= _PIECE:
+                self._sock.sendall(data)
+            else:
+                view = memoryview(data)
+                for at in range(0, len(data), _PIECE):
+                    self._sock.sendall(view[at : at + _PIECE])
         except TimeoutError:
             raise self._no_answer() from None
         except OSError as error:

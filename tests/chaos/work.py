@@ -110,9 +110,12 @@ def poison(mark: str) -> str:
 
 @gtaskman.task
 def odd(seconds: float, mark: str) -> str:
-    """Writes progress that no encoding and no machine has."""
+    """Writes progress that no encoding has."""
     here = gtaskman.current()
-    here.progress.update(10**400, message="caf\udce9")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        here.progress.update(1, message="caf\udce9")
+        time.sleep(_STEP)
     result = _run(seconds, mark, time.sleep)
     if here.id.endswith("0"):
         raise ValueError("caf\udce9")

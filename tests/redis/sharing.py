@@ -149,3 +149,26 @@ def mutter(completed, target, message):
     """Say any numbers and any text as progress."""
     gtaskman.current().progress.update(completed, target=target, message=message)
     return "said"
+
+
+@gtaskman.task
+def stop_slowly(path: str, seconds: float, clean_up: float) -> int:
+    """Mark when it begins, ends, and has stopped, which takes a while."""
+    work.mark(path, "begin")
+    try:
+        gevent.sleep(seconds)
+    except BaseException:
+        work.original_sleep(clean_up)
+        work.mark(path, "stopped")
+        raise
+    work.mark(path, "end")
+    return 1
+
+
+@gtaskman.task
+def odd_progress() -> int:
+    """Write what no encoding has."""
+    progress = gtaskman.current().progress
+    progress.update(1, message="caf\udce9")
+    work.original_sleep(0.5)
+    return 1
