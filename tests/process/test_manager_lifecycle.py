@@ -209,6 +209,8 @@ def test_a_raw_greenlet_that_waits_for_a_failing_task_harms_nothing(made, how):
     import greenlet
 
     manager = made().start()
+    assert manager.wait_ready(PATIENCE)
+    neighbour = manager.submit(tasks.rest_async, 0.2)
     handles = [manager.submit(tasks.fail, "on purpose") for _ in range(3)]
     if how == "raw":
         for handle in handles:
@@ -221,8 +223,9 @@ def test_a_raw_greenlet_that_waits_for_a_failing_task_harms_nothing(made, how):
     pids = manager.pids()
     gevent.joinall(waiters, timeout=PATIENCE)
     assert [waiter.value for waiter in waiters] == [True] * 3
+    assert neighbour.get(PATIENCE) in pids
     assert manager.submit(abs, -1).get(PATIENCE) == 1
-    assert not pids or manager.pids() == pids
+    assert manager.pids() == pids
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -232,7 +235,7 @@ def test_a_task_that_fails_while_it_is_cancelled_has_had_its_last_attempt(
     manager = made(background=background).start()
     path = tmp_path / "attempts"
     handle = manager.submit(tasks.fail_in_cleanup, str(path))
-    wait_until(path.exists)
+    wait_until(lambda: path.exists() and path.read_text())
     assert handle.cancel("on purpose")
     with pytest.raises((gtaskman.TaskFailed, gtaskman.TaskCancelled)):
         handle.get(PATIENCE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -483,3 +485,78 @@ def test_a_fork_is_told_whose_a_thing_is_and_what_to_do():
     assert "task x belongs to process 1," in str(error) and "Make a manager of your own" in str(
         error
     )
+
+
+def test_an_error_of_a_raw_greenlet_does_not_reach_who_wakes_it():
+    # given a raw greenlet that fails when it is woken, and others behind it
+    latch, woken, errors = Latch(), [], []
+    done = Latch()
+
+    def fail():
+        latch.wait()
+        woken.append("raw")
+        raise ValueError("on purpose")
+
+    gevent.spawn_raw(fail)
+    gevent.sleep(0)
+    others = [gevent.spawn(latch.wait) for _ in range(2)]
+    gevent.sleep(0)
+
+    def wake():
+        latch._opened = True
+        try:
+            latch.wake(at_once=True)
+        except BaseException as error:
+            errors.append(error)
+        done.open()
+
+    # if a callback of the hub wakes them at once
+    gevent.get_hub().loop.run_callback(wake)
+    assert done.wait(10)
+    gevent.joinall(others, timeout=10)
+    # expect the callback to be undisturbed, and all to be woken
+    assert errors == []
+    assert woken == ["raw"]
+    assert [each.value for each in others] == [True, True]
+
+
+def test_an_interrupt_while_waiters_are_woken_loses_none(monkeypatch):
+    latch = Latch()
+    greenlets = [gevent.spawn(latch.wait) for _ in range(3)]
+    gevent.sleep(0)
+    wake, calls = latch._waiters[1].wake, []
+
+    class Interrupted:
+        def wake(self, here, at_once):
+            calls.append(at_once)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            wake(here, at_once)
+
+    latch._waiters[1] = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        latch.open()
+    gevent.joinall(greenlets, timeout=10)
+    assert [each.value for each in greenlets] == [True] * 3
+
+
+def test_a_fork_does_not_inherit_the_lock_of_another_thread():
+    from gtaskman import latch as module
+
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with module._guard:
+            held.set()
+            release.wait(10)
+
+    threading.Thread(target=hold).start()
+    assert held.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)  # its default action ends a child that hangs
+        Latch().watch(None)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    release.set()
+    assert os.waitstatus_to_exitcode(status) == 0
