@@ -26,7 +26,8 @@ CALLS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "pidfd_send_signal": (signal, "pidfd_send_signal", ("EPERM",)),
     "dup": (os, "dup", ("EMFILE",)),
     "fcntl": (fcntl, "fcntl", ("EMFILE",)),
-    "recvmsg": (control, "_receive", ("lost", "ENOMEM")),
+    "recvmsg": (control, "_receive", ("ENOMEM",)),
+    "descriptors": (control, "_receive", ("lost",)),  # of those, the ones that bring some
     "fork": (posix, "fork", ("EAGAIN", "ENOMEM")),
     "posix_spawn": (posix, "posix_spawn", ("EAGAIN", "ENOMEM")),
 }
@@ -49,7 +50,8 @@ def install(fault: Fault | None, counts: Counter[str]) -> None:
     """Count all calls of this process in ``counts``; let that of ``fault`` fail."""
     for call, (owner, name, _) in CALLS.items():
         mine = fault if fault is not None and fault.call == call else None
-        setattr(owner, name, _counting(call, getattr(owner, name), mine, counts))
+        wrap = _losing if call == "descriptors" else _counting
+        setattr(owner, name, wrap(call, getattr(owner, name), mine, counts))
 
 
 def _counting(
@@ -59,16 +61,26 @@ def _counting(
         counts[call] += 1
         if fault is None or counts[call] != fault.at:
             return real(*args, **kwargs)
-        if fault.how != "lost":
-            number = getattr(errno, fault.how)
-            raise OSError(number, f"{os.strerror(number)} (injected)")
-        data, beside = real(*args, **kwargs)
-        _, fds = control.take(data, beside)
-        for fd in fds:
-            os.close(fd)
-        return data, []
+        number = getattr(errno, fault.how)
+        raise OSError(number, f"{os.strerror(number)} (injected)")
 
     return counted
+
+
+def _losing(
+    call: str, real: Callable[..., Any], fault: Fault | None, counts: Counter[str]
+) -> Callable[..., Any]:
+    def received(socket: Any) -> Any:
+        data, beside = real(socket)
+        if beside:
+            counts[call] += 1
+            if fault is not None and counts[call] == fault.at:
+                for fd in control.take(data, beside)[1]:
+                    os.close(fd)
+                return data, []
+        return data, beside
+
+    return received
 
 
 def install_in_template() -> None:

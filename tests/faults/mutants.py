@@ -54,6 +54,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
 FOUND_BY = {
     "watcher": ("recvmsg", "ENOMEM"),
     "unguarded": ("socketpair", "EMFILE"),
-    "pidfd": ("recvmsg", "lost"),
+    "pidfd": ("descriptors", "lost"),
     "copies": ("dup", "EMFILE"),
 }

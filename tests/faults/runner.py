@@ -16,7 +16,8 @@ from tests.faults.faults import CALLS, COUNTS, TEMPLATE, Fault
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 120.0  # seconds after which a run hangs
 START_METHODS = ("zygote", "fork")
-IN_TEMPLATE = ("fork", "pidfd_open", "recvmsg")  # the calls of a template that may fail
+# The calls of a template that may fail.
+IN_TEMPLATE = ("fork", "pidfd_open", "recvmsg", "descriptors")
 
 
 class Run(NamedTuple):
