@@ -30,7 +30,8 @@ class Record(NamedTuple):
     """The fields of one record. Times are seconds since the epoch, by the server's clock.
 
     ``why`` says how it ended if no owner told it: the reason of a cancel, or ``expired``,
-    ``poison`` or ``lost``. ``stopping`` is the reason why a running one shall be cancelled.
+    ``poison``, ``lost``, or ``gone`` in a storage. ``stopping`` is the reason why a running one
+    shall be cancelled.
     ``progress`` and ``end`` are what :func:`end_of` made of a report, ``result`` an envelope.
     """
 
@@ -284,6 +285,9 @@ def _failure(record: Record) -> Failure:
         return Failure(FailureKind.EXPIRED, f"it had not started within {record.ttl:g} s")
     if record.why == "poison":
         what = f"the managers that ran it died, {record.losses} times: it is given up"
+        return Failure(FailureKind.CRASH, what)
+    if record.why == "gone":
+        what = "the manager that had it died, or lost its way to the storage for too long"
         return Failure(FailureKind.CRASH, what)
     what = "its manager died, and it may be run at most once: it is lost with its owner"
     return Failure(FailureKind.CRASH, what)

@@ -14,6 +14,7 @@ __all__ = ["Archivist", "InMemoryTaskStorage", "TaskStorage", "archive_of", "con
 
 def archive_of(storage: TaskStorage) -> TaskStorage | Archivist:
     """Who takes the reports for a storage from a hub that cannot wait."""
+    storage.attend()
     return Archivist(storage) if storage.waits else storage
 
 

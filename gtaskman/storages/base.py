@@ -48,6 +48,9 @@ class TaskStorage(abc.ABC):
         for report in reports:
             self.update(report)
 
+    def attend(self) -> None:  # noqa: B027 - it needs none, then
+        """A manager writes here from now on: should it die, its open reports are given up."""
+
     @abc.abstractmethod
     def update(self, report: Report) -> bool:
         """Keep a newer report; gives False, and changes nothing, if it is none."""

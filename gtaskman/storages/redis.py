@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import secrets
 import time
 import weakref
@@ -35,6 +36,8 @@ from gtaskman.storages.base import TaskStorage, statuses
 log = logging.getLogger(__name__)
 
 DAY = 86400.0
+LEASE = 60.0  # seconds after which the open reports of a manager that died are given up
+_LEASE_MS = int(LEASE * 1000)
 
 
 class RedisTaskStorage(TaskStorage):
@@ -66,6 +69,9 @@ class RedisTaskStorage(TaskStorage):
         self._codec = codec
         self._keyring = keyring
         self._limit = limit
+        self._attended = False
+        self._name = (0, "")  # of the process that writes
+        self._tending: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
     @staticmethod
     def of(ledger: Ledger, decoder: Decoder | None = None) -> TaskStorage:
@@ -128,24 +134,56 @@ class RedisTaskStorage(TaskStorage):
         indexes = [index for letter in _letters(status, finished) for index in INDEXES[letter]]
         if not indexes:
             return []
+        self._script(scripts.TEND, "", _LEASE_MS)
         found = find(self._servers.here(), self._base, indexes, offset, limit)
         return [self._read(record) for record in found]
 
     def count(self, status: TaskStatus | None = None, finished: bool | None = None) -> int:
+        self._script(scripts.TEND, "", _LEASE_MS)
         reply = self._script(scripts.COUNTS)
         by_status = dict(zip("WPCFX", (reply[0], *reply[4:8]), strict=True))
         return sum(by_status[letter] for letter in _letters(status, finished))
 
     def close(self) -> None:
         """Let go of the connections that it opened itself; it may be used again."""
+        tending = self._tending.pop(gevent.get_hub(), None)
+        if tending is not None:
+            tending.kill(block=False)
         self._servers.close()
 
     def _store(self, report: Report, insert: bool) -> bool:
         request = secrets.token_hex(4)  # one that is sent again is known by it
         head = (report.id, LETTERS[report.status], report.name, report.kind, report.revision)
         body = body_of(end_of(report), self._sealed(report))
-        args = (request, int(insert), *head, self._keep, body)
-        return bool(self._script(scripts.STORE, *args))
+        owner = self._owner()
+        created = max(0, int(report.created_at * 1000))
+        args = (request, int(insert), *head, self._keep, body, created, owner, _LEASE_MS)
+        kept = bool(self._script(scripts.STORE, *args))
+        if owner and not report.finished:
+            self._tend()
+        return kept
+
+    def attend(self) -> None:
+        self._attended = True
+
+    def _owner(self) -> str:
+        """Our name as a writer, another one in each process; "" if no manager is behind us."""
+        if not self._attended:
+            return ""
+        if self._name[0] != os.getpid():
+            self._name = (os.getpid(), secrets.token_hex(9))
+            self._tending = weakref.WeakKeyDictionary()
+        return self._name[1]
+
+    def _tend(self) -> None:
+        """Have the lease renewed while we have open reports."""
+        hub = gevent.get_hub()
+        if not self._tending.get(hub):
+            self._tending[hub] = gevent.spawn(_keep_tending, weakref.ref(self))
+
+    def renew(self) -> bool:
+        """Renew the lease; gives whether there are open reports left. For :meth:`attend`."""
+        return bool(self._script(scripts.TEND, self._owner(), _LEASE_MS))
 
     def _sealed(self, report: Report) -> bytes:
         if report.status is not TaskStatus.COMPLETED:
@@ -180,6 +218,20 @@ class RedisTaskStorage(TaskStorage):
 
     def _script(self, script: scripts.Script, *args: Any) -> Any:
         return self._servers.here().script(script, self._base, *args)
+
+
+def _keep_tending(ref: weakref.ref[RedisTaskStorage]) -> None:
+    while True:
+        gevent.sleep(LEASE / 4)
+        storage = ref()
+        if storage is None:
+            return
+        try:
+            if not storage.renew():
+                return
+        except Exception as error:
+            log.warning("the lease of open reports could not be renewed: %s", error)
+        del storage
 
 
 class _Servers:

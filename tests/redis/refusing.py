@@ -131,8 +131,9 @@ class Refusals:
 class World:
     """One queue and one storage, who listens, and what the last script did."""
 
-    def __init__(self, running: RunningServer, seed: int) -> None:
+    def __init__(self, running: RunningServer, seed: int, calls: tuple[Any, ...] = ()) -> None:
         self.draw = random.Random(seed)
+        self.calls = calls or self.CALLS
         self.refusals = Refusals(running)
         self.server = Recording(running.url, patience=SHORT)
         self.ledger = Ledger(self.server, "refusing", f"queue{seed}")
@@ -165,6 +166,7 @@ class World:
             for key in self._redis.keys(f"{_escaped(base)}:*"):
                 found[key] = self._value(key)
         found.pop(f"{self.ledger.base}:own".encode(), None)
+        found.pop(f"{self.storage}:own".encode(), None)
         found.pop(f"{self.storage}:ex".encode(), None)  # a KEEP begins anew with each
         return found
 
@@ -214,6 +216,7 @@ class World:
                 ttl=self.draw.choice([0, 0, 3600]),
                 unique=self.draw.choice(["", "", "key"]),
                 reply=self.draw.choice(["", self.client]),
+                result_ttl=1e6,
                 envelope=b"x" * self.draw.choice([10, 5000]),
             )
             for each in ids
@@ -278,22 +281,26 @@ class World:
     def store(self) -> None:
         task_id, status = f"stored{self.draw.randint(1, 5)}", self.draw.choice("WPCFX")
         args = (self.new(), self.draw.randint(0, 1), task_id, status, "name", "sync")
-        more = (self.draw.randint(1, 9), 3_600_000, b"3\nend" + b"x" * 500)
-        self.server.script(scripts.STORE, self.storage, *args, *more)
+        more = (self.draw.randint(1, 9), 3_600_000, b"3\nend" + b"x" * 500, 1000)
+        owner = self.draw.choice(["", "writer"])
+        self.server.script(scripts.STORE, self.storage, *args, *more, owner, 3_600_000)
+
+    def tend(self) -> None:
+        self.server.script(scripts.TEND, self.storage, self.draw.choice(["", "writer"]), 3_600_000)
 
     def keep(self) -> None:
         self.server.script(scripts.KEEP, self.storage, f"stored{self.draw.randint(1, 5)}", 10**7)
 
     CALLS = (
         *(enqueue,) * 4, *(turn,) * 4, beat, resign, vow, progress, cancel, cancel, watch, look,
-        pause, requeue, delete, store, store, keep,
+        pause, requeue, delete, store, store, tend, keep,
     )  # fmt: skip
 
     # --- one step
 
     def step(self, way: str) -> None:
         """One call while the server refuses in this way, or accepts again meanwhile."""
-        call = self.draw.choice(self.CALLS)
+        call = self.draw.choice(self.calls)
         what = f"{call.__name__} while it refuses: {way}"
         self.server.last = (scripts.COUNTS, self.ledger.base, (), {})
         before = self.photo()
@@ -366,9 +373,14 @@ def _changes(before: dict[bytes, Any], after: dict[bytes, Any]) -> str:
 FAST, SLOW = ("memory",), ("replica", "disk", "replicas", "password", "clients")
 
 
-def play(running: RunningServer, seed: int, steps: int, slow: int) -> int:
-    """So many steps without memory, and ``slow`` in the other ways; gives how many were refused."""
-    world = World(running, seed)
+def play(
+    running: RunningServer, seed: int, steps: int, slow: int, calls: tuple[Any, ...] = ()
+) -> int:
+    """So many steps without memory, and ``slow`` in the other ways; gives how many were refused.
+
+    ``calls`` are those of ``World`` that are drawn from, instead of all.
+    """
+    world = World(running, seed, calls)
     try:
         ways = [*FAST * steps, *(SLOW[at % len(SLOW)] for at in range(slow))]
         world.draw.shuffle(ways)

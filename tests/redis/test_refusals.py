@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 from entries import LEASE, entry
-from refusing import Refusals, play
+from refusing import Refusals, World, play
 from servers import RunningServer, each_kind
 from worlds import PATIENCE, wait_until
 
@@ -26,7 +26,7 @@ def own(request):
 
 @pytest.mark.parametrize("seed", [1])
 def test_a_refused_script_has_no_effect_and_is_done_once_afterwards(own, seed):
-    assert play(own, seed, steps=60, slow=8) > 15
+    assert play(own, seed, steps=40, slow=6) > 10
 
 
 @pytest.mark.parametrize("way", ["memory", "replica", "replicas", "disk"])
@@ -69,4 +69,4 @@ def _publishing_first(source):
 def test_an_enqueue_that_publishes_before_it_writes_is_found(own, monkeypatch):
     monkeypatch.setattr(scripts, "ENQUEUE", _publishing_first(scripts.ENQUEUE.source))
     with pytest.raises(AssertionError, match=r"enqueue while it refuses: memory.*published"):
-        play(own, 1, steps=200, slow=0)
+        play(own, 1, steps=100, slow=0, calls=(World.enqueue, World.turn))

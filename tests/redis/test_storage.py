@@ -35,10 +35,10 @@ def later(made, status, **values):
     return msgspec.structs.replace(made, status=status, **values)
 
 
-def pass_by(storage, seconds):
+def pass_by(storage, seconds, served=True):
     """Time passes for a storage; it has a server and a base, as a ledger has."""
     storage.server, storage.base = storage._servers.here(), storage._base
-    let_pass(storage, seconds)
+    let_pass(storage, seconds, served)
 
 
 def test_finished_tasks_are_kept_for_their_time(storage):
@@ -120,6 +120,55 @@ def test_a_storage_made_of_a_url_serves_any_thread(running):
     storage.close()
 
 
+def writer(server, name):
+    """A storage as a manager has it."""
+    made = RedisTaskStorage(server, name)
+    made.attend()
+    return made
+
+
+def test_open_reports_of_a_manager_that_died_fail_and_are_forgotten(make_server):
+    server, name = make_server(), next(names)
+    dead, alive = writer(server, name), writer(server, name)
+    dead.insert(report("waits"))
+    dead.insert(report("runs"))
+    dead.update(later(dead.report("runs"), PROCESSING))
+    dead.insert(report("done"))
+    dead.update(later(dead.report("done"), COMPLETED))
+    RedisTaskStorage(server, name).insert(report("of no manager"))
+    alive.insert(report("lives"))
+    assert alive.renew()
+    pass_by(alive, 40)
+    assert alive.renew()
+    assert alive.count(FAILED) == 0
+    pass_by(alive, 40)
+    assert alive.renew()
+    assert {each.id for each in alive.find(FAILED)} == {"waits", "runs"}
+    failed = alive.report("runs")
+    assert failed.error.kind is gtaskman.FailureKind.CRASH
+    assert "died" in failed.message
+    assert failed.created_at > 0
+    assert {each.id for each in alive.find(finished=False)} == {"lives", "of no manager"}
+    # One that lives after all has the last word.
+    assert dead.update(later(report("runs", revision=5), COMPLETED))
+    assert alive.report("runs").status is COMPLETED
+    assert not alive.update(later(report("waits", revision=5), COMPLETED))
+    pass_by(alive, 7 * 86400 + 1)
+    assert alive.report("waits") is None
+    assert not dead.renew()
+
+
+def test_no_open_report_is_given_up_while_the_server_is_away(make_server):
+    server, name = make_server(), next(names)
+    one, other = writer(server, name), writer(server, name)
+    one.insert(report("a"))
+    other.insert(report("b"))
+    assert one.renew()
+    pass_by(one, 3600, served=False)
+    assert other.renew()
+    assert one.count(FAILED) == 0
+
+
 # --- the records of a queue
 
 
@@ -194,6 +243,7 @@ def test_a_manager_with_a_queue_of_its_own_keeps_its_reports_on_the_server(runni
         assert [handle.get(timeout=20) for handle in handles] == list(range(50))
         failed = manager.submit(int, "x")
         failed.wait(timeout=20)
+        assert running.command("EXISTS", f"{storage._base}:own") == 1, "it writes under a lease"
     # What was told last is written before the manager has stopped.
     assert storage.count(gtaskman.TaskStatus.COMPLETED) == 50
     assert [each.id for each in storage.find(gtaskman.TaskStatus.FAILED)] == [failed.id]

@@ -14,5 +14,6 @@ elseif r.st == 'W' then
   free_key(id, r)
   if r.w then tell_end(r.w, 'X', id, '') end
 end
+if r.ow then call('HDEL', B .. ':o:' .. r.ow, id) end
 forget(id, r.st)
 return 1
