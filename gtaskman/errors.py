@@ -110,6 +110,10 @@ class WouldBlockError(GTaskmanError):
     """Raised when something that waits is called where nothing can: in a callback of the hub."""
 
 
+class MapInterrupted(GTaskmanError):
+    """Raised by a ``map`` whose results are asked for after an interrupt has ended it."""
+
+
 class WaitTimeout(GTaskmanError, TimeoutError):
     """Raised when *the wait* for a task is over. The task itself goes on."""
 

@@ -995,6 +995,9 @@ class TaskManager:
         job = self._find(task_id)
         if job is None:
             return False
+        if not self._home.is_here() and getcurrent() is get_hub_if_exists():
+            # In a callback of another hub, such as the collection of a map that was dropped there.
+            return self._home.post(self._cancel_here, job, reason or "")
         return self._home.ask(lambda: self._cancel_here(job, reason or ""))
 
     def _find(self, task_id: str) -> Job | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol
 
 from gtaskman.definitions import check_callable
-from gtaskman.errors import TaskOptionError
+from gtaskman.errors import MapInterrupted, TaskOptionError
 from gtaskman.handle import TaskHandle
 from gtaskman.latch import Latch
 from gtaskman.task import TaskFunction
@@ -57,7 +57,35 @@ def run(
         window = _CHUNKS_PER_WORKER * manager.parallel
         take = _many
     flow = _in_order if ordered else _as_ready
-    return _results(flow(handles, window), take)
+    return Results(_results(flow(handles, window), take))
+
+
+class Results(Iterator[Any]):
+    """The results of a map. After an interrupt it raises, where it could only end silently."""
+
+    def __init__(self, results: Generator[Any]) -> None:
+        self._results = results
+        self._interrupt: BaseException | None = None
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._results)
+        except StopIteration:
+            if self._interrupt is None:
+                raise
+            raise MapInterrupted(
+                f"this map was interrupted by {self._interrupt!r:.100}: the tasks whose results had"
+                " not been taken were cancelled. Map again what is missing"
+            ) from None
+        except Exception:
+            raise
+        except BaseException as interrupt:  # a gevent.Timeout, a kill, Ctrl-C
+            self._interrupt = interrupt
+            raise
+
+    def close(self) -> None:
+        """Take no more results: what is on its way is cancelled."""
+        self._results.close()
 
 
 def _single(
@@ -92,7 +120,7 @@ def _many(handle: TaskHandle) -> list[Any]:
 
 def _results(
     handles: Generator[TaskHandle], take: Callable[[TaskHandle], Iterable[Any]]
-) -> Iterator[Any]:
+) -> Generator[Any]:
     # Closed here and now: an exception that somebody keeps also keeps this frame.
     with contextlib.closing(handles):
         for handle in handles:

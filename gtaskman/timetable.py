@@ -44,8 +44,11 @@ class Timetable:
 
     def _go_off(self) -> None:
         self._armed = math.inf
-        self._on_due()
-        self.mind()
+        try:
+            self._on_due()
+        finally:
+            # In any case: after an exception the tasks that are due later must still begin.
+            self.mind()
 
     def watch(self, job: Job) -> None:
         """See to it that a claimed job begins by its ``start_by``."""

@@ -263,3 +263,39 @@ def test_an_end_that_the_queue_cannot_note_still_ends_the_task(made, monkeypatch
     assert manager._jobs == {}
     assert manager.submit(abs, -2).get(PATIENCE) == 2
     assert "could not be noted" in caplog.text
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_map_that_was_interrupted_does_not_end_as_if_it_were_complete(made, ordered):
+    manager = made().start()
+    results = manager.map(tasks.rest, [30, 30], ordered=ordered)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+        next(results)
+    for _ in range(2):
+        with pytest.raises(gtaskman.MapInterrupted, match="Timeout"):
+            next(results)
+    wait_until(lambda: not manager._jobs)
+
+
+def test_a_cancel_in_a_callback_of_another_hub_is_handed_over(made):
+    manager = made(background=True).start()
+    handle, answers = manager.submit(tasks.rest_async, 30), []
+    gevent.get_hub().loop.run_callback(lambda: answers.append(handle.cancel("on purpose")))
+    with pytest.raises(gtaskman.TaskCancelled):
+        handle.get(PATIENCE)
+    assert answers == [True]
+
+
+def test_tasks_due_later_begin_although_something_raised_before(made, monkeypatch):
+    manager = made().start()
+    original, errors = manager.queue.expired, [ValueError("on purpose")]
+
+    def expired():
+        if errors:
+            raise errors.pop()
+        return original()
+
+    monkeypatch.setattr(manager.queue, "expired", expired)
+    handles = [manager.submit(tasks.echo.with_options(delay=d), 1) for d in (0.05, 0.2)]
+    assert [handle.get(PATIENCE) for handle in handles] == [1, 1]
+    assert not errors
