@@ -287,8 +287,8 @@ def _judge_identity(case: Case) -> list[str]:
 
 
 def strange(seconds: float, seed: int, kind: str | None = None, mutant: str = "") -> Outcome:
-    """Tasks write and raise what cannot be encoded; records and messages are damaged by hand."""
-    with stage(kind, seed=seed, mutant=mutant, hearing=True) as it:
+    """Tasks write and raise what cannot be encoded; the code of managers fails now and then."""
+    with stage(kind, seed=seed, mutant=mutant, slips=0.02) as it:
         it.cast.start("runner", "runner", "sender")
         client = gtaskman.Client(it.settings.url, patience=_PATIENCE)
         end = time.monotonic() + seconds
@@ -321,7 +321,6 @@ FOUND_BY: dict[str, tuple[str, float, str]] = {
     "ids for keys": ("identity", 5.0, "never end|nothing goes on"),
     "runs by id": ("identity", 8.0, "never end|nothing goes on|booked on us"),
     "one error ends the courier": ("strange", 5.0, "never end|nothing goes on"),
-    "texts as they are": ("strange", 5.0, "never end|nothing goes on"),
     "prefetched like free": ("fairness", 5.0, "a short task waits"),
     "handed over unwritten": ("refusals", 12.0, "has begun .* times in"),
     "stopped is unbegun": ("hang", 8.0, "may run once, and has begun"),

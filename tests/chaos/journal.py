@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from chaos.settings import settings
 
+SLIP = "the code has failed, as it was told to"
 _descriptors: dict[int, int] = {}  # by process: a fork opens its own
 
 

@@ -12,7 +12,6 @@ from gtaskman.errors import GTaskmanError
 from gtaskman.pool.pool import Pool
 from gtaskman.pool.worker import Worker
 from gtaskman.queues.redis import Berth, RedisJob, RedisTaskQueue
-from gtaskman.redis import record
 from gtaskman.shared import SharedManager
 
 
@@ -61,17 +60,7 @@ def _runs_by_id() -> None:
 
 
 def _one_error_ends_the_courier() -> None:
-    """Progress is encoded by the greenlet that keeps the lease, which only expects our errors."""
-
-    def flush(self: Courier) -> None:
-        written, self._written = self._written, {}
-        for job in written.values():
-            if job.id in job.berth.held:
-                report = job.report()
-                report.message.encode()
-                job.berth.ledger.progress(
-                    job.berth.owner, [(job.id, job.token, record.end_of(report))]
-                )
+    """The greenlet that keeps the lease expects no other errors than those of the package."""
 
     def run(self: Courier) -> None:
         while True:
@@ -86,19 +75,7 @@ def _one_error_ends_the_courier() -> None:
             except Exception:
                 return
 
-    Courier._flush = flush  # type: ignore[method-assign]
     Courier._run = run  # type: ignore[method-assign]
-
-
-def _texts_as_they_are() -> None:
-    """An error's text that cannot be encoded raises when its task is settled."""
-
-    def end_of(report: Any) -> bytes:
-        return bytes(record._encoder.encode(record._told(report)))
-
-    import gtaskman.queues.redis as module
-
-    module.end_of = end_of
 
 
 def _prefetched_like_free() -> None:
@@ -127,7 +104,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "ids for keys": _ids_for_keys,
     "runs by id": _runs_by_id,
     "one error ends the courier": _one_error_ends_the_courier,
-    "texts as they are": _texts_as_they_are,
     "prefetched like free": _prefetched_like_free,
     "stopped is unbegun": _stopped_is_unbegun,
     "a refused vow": _a_refused_vow_loses_its_turn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from typing import Any
 
@@ -16,7 +17,7 @@ from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.redis.ledger import Beat, Ledger, Turn
 
 
-def _observe() -> None:
+def _observe(slips: float, dice: random.Random) -> None:
     """Note every beat and turn, and the server's word on every end."""
     beat, turn = Ledger.beat, Ledger.turn
 
@@ -26,6 +27,8 @@ def _observe() -> None:
         return told
 
     def observed_turn(self: Ledger, owner: str, request: str, settlements: Any, *rest: Any) -> Turn:
+        if dice.random() < slips:
+            raise OSError(journal.SLIP)
         told = turn(self, owner, request, settlements, *rest)
         journal.write("turn", owner, len(told.claims))
         for each, verdict in zip(settlements, told.verdicts, strict=True):
@@ -42,7 +45,7 @@ def main() -> None:
     faults.arm(chosen)
     mutants.arm(chosen.mutant)
     journal.witness()
-    _observe()
+    _observe(chosen.slips, random.Random(chosen.seed))
     over = Event()
     gevent.signal_handler(signal.SIGTERM, over.set)
     os.environ[work.MANAGER] = str(os.getpid())

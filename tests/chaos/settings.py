@@ -18,6 +18,7 @@ class Settings(msgspec.Struct, frozen=True):
     lease: float = 1.0  # seconds
     lost: float = 0.0  # the share of replies that get lost
     unheard: float = 0.0  # the share of messages that get lost
+    slips: float = 0.0  # the share of turns in which a manager's own code fails
     cancels: float = 0.05  # the share of tasks that somebody cancels
     crowd: int = 0  # tasks that a sender sends at once, instead of some now and then
     replicas: int = 0  # that must have a task before it counts as sent

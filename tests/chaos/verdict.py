@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from chaos.journal import Event
+from chaos.journal import SLIP, Event
 from chaos.photo import Photo
 from chaos.work import ODD, ONCE, POISON
 from gtaskman.redis.ledger import Counts
@@ -142,7 +142,7 @@ def _no_trouble(case: Case) -> Iterable[str]:
     for each in case.named("trouble"):
         yield each.told[0]
     for each in case.named("log"):
-        if "\n" in each.told[2]:
+        if "\n" in each.told[2] and SLIP not in each.told[2]:
             yield f"{each.pid} logged: {each.told[2]}"
     if not case.forgetful:
         yield from case.logged(_NOT_OURS)
