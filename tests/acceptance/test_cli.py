@@ -546,7 +546,12 @@ def test_a_task_manager_has_a_configuration_already(place):
 
 @pytest.mark.parametrize(
     ("application", "most"),
-    [("shop", 10), ("shop:configuration", 2), ("shop:configure", 3), ("shop:manager", 2)],
+    [
+        ("shop", gtaskman.Configuration().max_processes),
+        ("shop:configuration", 2),
+        ("shop:configure", 3),
+        ("shop:manager", 2),
+    ],
 )
 def test_an_application_may_say_how_it_is_served(place, application, most):
     with place.run(application) as program:
