@@ -96,7 +96,7 @@ def test_a_manager_serves_the_application(flask, url, tmp_path):
         assert done.code == 0, done.output
         assert json.loads(done.output)["colour"] == "blue"
         done = flask("submit", "flask_apps.plain.colour", "prefix=very ")
-        assert (done.code, done.output.strip()) == (0, "'very blue'")
+        assert (done.code, done.output.strip()) == (0, "very blue")
         # And how they went can be asked.
         listed = json.loads(flask("tasks", "--json").output)
         assert [each["name"] for each in listed] == [

@@ -28,7 +28,7 @@ def application(**config):
     [
         ("GTASKMAN_MAX_PROCESSES", 0, "at least 1"),
         ("GTASKMAN_MAX_PROCESSES", "four", "`int`"),
-        ("GTASKMAN_MIN_PROCESSES", 99, "raise the one or lower the other"),
+        ("GTASKMAN_PREFETCH", 999, "is more than max_prefetch"),
         ("GTASKMAN_START_METHOD", "magic", "zygote, spawn, fork"),
         ("GTASKMAN_MAX_PROCESES", 2, "did you mean GTASKMAN_MAX_PROCESSES?"),
         ("GTASKMAN_COLOUR", "red", "no setting of gtaskman"),
@@ -50,7 +50,7 @@ def test_a_wrong_setting_is_an_error_that_names_the_key(key, value, words):
 
 def test_every_field_of_a_configuration_is_a_key(monkeypatch):
     told = {}
-    monkeypatch.setattr(default, "configure", lambda url=None, **more: told.update(more, url=url))
+    monkeypatch.setattr(default, "prefer", lambda url=None, **more: told.update(more, url=url))
     wanted = gtaskman.Configuration(max_processes=3, nice=5, preload=("json",), max_age=60.0)
     fields = dict(vars(wanted))
     keys = {f"GTASKMAN_{name.upper()}": value for name, value in fields.items()}
