@@ -1062,14 +1062,18 @@ def test_one_client_tells_tasks_of_one_id_apart(scene, client):
     """One line hears of both queues."""
     mine = client.submit(sharing.double.with_id("twin", 1))
     theirs = client.submit(sharing.double.with_options(queue="other").with_id("twin", 10))
-    assert mine.cancel()
-    assert fate(mine).__class__ is gtaskman.TaskCancelled
-    assert theirs.report.status is TaskStatus.WAITING
-    assert not theirs.done()
-    assert not mine.cancel()
+    again = client.submit(sharing.double.with_options(queue="third").with_id("twin", 100))
     scene.manager("other")
     assert theirs.get(PATIENCE) == 20
-    assert mine.report.status is TaskStatus.CANCELLED
+    assert not mine.wait(SHORT)
+    assert mine.report.status is TaskStatus.WAITING
+    assert again.cancel()
+    assert type(fate(again)) is gtaskman.TaskCancelled
+    assert not mine.wait(SHORT)
+    assert not theirs.cancel()
+    assert mine.cancel()
+    assert type(fate(mine)) is gtaskman.TaskCancelled
+    assert theirs.report.status is TaskStatus.COMPLETED
     assert client.report("twin").status is TaskStatus.CANCELLED, "its own queue is asked first"
 
 
