@@ -94,8 +94,8 @@ class Story:
 
     def cancel(self):
         handle = self.submit(self.random.choice((tasks.rest, tasks.rest_async)), 30)
-        gevent.sleep(self.random.random() / 50)
         try:
+            gevent.sleep(self.random.random() / 50)
             handle.cancel("on purpose")
             handle.get(PATIENCE)
         finally:
