@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import time
 
 import gevent
 import greenlet
@@ -139,12 +140,12 @@ class Story:
         before = greenlet.settrace(self.trace)
         try:
             self.actors += [gevent.spawn(self.act) for _ in range(GREENLETS)]
-            end = gevent.spawn(gevent.joinall, list(self.actors), PATIENCE)
-            while not end.dead:
+            end = time.monotonic() + PATIENCE
+            while not all(each.dead for each in self.actors) and time.monotonic() < end:
                 try:
-                    end.join()
+                    gevent.joinall(self.actors, timeout=1)
                 except BaseException:
-                    continue
+                    continue  # KeyboardInterrupt and SystemExit arrive here, in the main greenlet
         finally:
             greenlet.settrace(before)
             self.manager.off("task-completed", self.heard)
