@@ -21,7 +21,7 @@ from gtaskman.context import Current, current
 from gtaskman.default import (
     cancel,
     configure,
-    default_manager,
+    manager,
     map,
     report,
     shutdown,
@@ -74,7 +74,6 @@ if TYPE_CHECKING:
     from gtaskman.client import Client
     from gtaskman.envelope import Keyring
     from gtaskman.handle import TaskHandle
-    from gtaskman.manager import TaskManager
     from gtaskman.queues import InMemoryTaskQueue, TaskQueue
     from gtaskman.queues.redis import RedisTaskQueue
     from gtaskman.services import (
@@ -88,6 +87,7 @@ if TYPE_CHECKING:
     )
     from gtaskman.storages import InMemoryTaskStorage, TaskStorage
     from gtaskman.storages.redis import RedisTaskStorage
+    from gtaskman.taskmanager import TaskManager
 
 __all__ = [
     "AccessRefused",
@@ -157,7 +157,7 @@ __all__ = [
     "cancel",
     "configure",
     "current",
-    "default_manager",
+    "manager",
     "map",
     "remote",
     "report",
@@ -183,7 +183,7 @@ _ON_DEMAND = {
     "ServiceStatus": "gtaskman.services",
     "ServiceTask": "gtaskman.services",
     "TaskHandle": "gtaskman.handle",
-    "TaskManager": "gtaskman.manager",
+    "TaskManager": "gtaskman.taskmanager",
     "TaskQueue": "gtaskman.queues",
     "TaskStorage": "gtaskman.storages",
     "remote": "gtaskman.services",

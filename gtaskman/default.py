@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from gtaskman.client import Client
     from gtaskman.handle import TaskHandle
     from gtaskman.latch import Latch
-    from gtaskman.manager import TaskManager
     from gtaskman.report import Report
     from gtaskman.storages import TaskStorage
+    from gtaskman.taskmanager import TaskManager
 
 DEFAULT_URL = "memory://"
 
@@ -172,20 +172,12 @@ def refuse(why: str | None) -> None:
 def manager() -> TaskManager | Client:
     """The process's default manager, made and started if it is not there yet.
 
-    With the URL of a server, or of a Unix socket, it is a :class:`Client` of that: managers on
-    other hosts, or started here by ``gtaskman run``, do the work.
+    For its events, ``dead``, ``pause`` and whatever else has no function of its own here. With the
+    URL of a server, or of a Unix socket, it is a :class:`Client` of that: managers on other hosts,
+    or started here by ``gtaskman run``, do the work.
     """
     found = _manager
     return found if found is not None else _make()
-
-
-def default_manager() -> TaskManager | Client:
-    """The process's default manager, made and started if it is not there yet: for its events,
-    ``dead``, ``pause``, ``stacks`` and whatever else has no function of its own.
-
-    With the URL of a server, or of a Unix socket, it is a :class:`Client` of that.
-    """
-    return manager()
 
 
 def _make() -> TaskManager | Client:
@@ -257,7 +249,7 @@ def _embedded(
     background_given: bool,
     storage: TaskStorage | str | None,
 ) -> TaskManager:
-    from gtaskman.manager import TaskManager
+    from gtaskman.taskmanager import TaskManager
 
     # Another thread may end, and whoever else submits must find a hub that runs.
     if not in_main_thread() or (not background_given and _needs_thread(config)):

@@ -25,7 +25,7 @@ from gtaskman.report import FailureKind, Report, TaskStatus
 
 if TYPE_CHECKING:
     from gtaskman.job import Job
-    from gtaskman.manager import TaskManager
+    from gtaskman.taskmanager import TaskManager
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from gtaskman.config import Configuration
 from gtaskman.courier import Courier
 from gtaskman.handle import TaskHandle
 from gtaskman.job import Job
-from gtaskman.manager import STOPPED, State, TaskManager
 from gtaskman.queues import TaskQueue
 from gtaskman.queues.redis import RedisTaskQueue
 from gtaskman.redis.ledger import Ledger
@@ -25,6 +24,7 @@ from gtaskman.report import Failure, FailureKind, Report
 from gtaskman.storages import InMemoryTaskStorage, TaskStorage
 from gtaskman.storages.redis import RedisTaskStorage
 from gtaskman.task import Task
+from gtaskman.taskmanager import STOPPED, State, TaskManager
 from gtaskman.wire.messages import Why
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from gtaskman.config import Configuration
 from gtaskman.errors import GTaskmanError
-from gtaskman.manager import TaskManager
 from gtaskman.task import registry
+from gtaskman.taskmanager import TaskManager
 
 
 class ApplicationError(GTaskmanError):

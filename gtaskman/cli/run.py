@@ -22,12 +22,12 @@ from gtaskman.cli.serving import Serving
 from gtaskman.cli.signals import put_off
 from gtaskman.config import Configuration
 from gtaskman.errors import ConfigurationError
-from gtaskman.manager import TaskManager
 from gtaskman.queues.redis import LEASE, RedisTaskQueue
 from gtaskman.redis.address import Address
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.server import Server
 from gtaskman.shared import SharedManager
+from gtaskman.taskmanager import TaskManager
 
 if TYPE_CHECKING:
     from gtaskman.host.address import SocketAddress

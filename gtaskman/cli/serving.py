@@ -24,9 +24,9 @@ from gevent.util import format_run_info
 from gtaskman.cli.relief import Duty, Relief, begin_again
 from gtaskman.cli.signals import Signals
 from gtaskman.errors import ManagerStopped
-from gtaskman.manager import TaskManager
 from gtaskman.redis.ledger import Ledger
 from gtaskman.shared import SharedManager
+from gtaskman.taskmanager import TaskManager
 
 if TYPE_CHECKING:
     from gtaskman.host.server import HostServer

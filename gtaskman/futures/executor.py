@@ -16,9 +16,9 @@ from gtaskman.errors import ConfigurationError, TaskDefinitionError
 from gtaskman.futures.calls import Prepared, run_chunk
 from gtaskman.futures.future import Future
 from gtaskman.futures.work import Work
-from gtaskman.manager import TaskManager
 from gtaskman.process import in_main_thread, is_patched
 from gtaskman.task import LIMITS, Definition, FunctionTask, TaskFunction, name_of
+from gtaskman.taskmanager import TaskManager
 
 BROKEN = ("call", "pool")
 _FRESH = ("spawn", "forkserver")  # start methods that promise what ours does: a clean process

@@ -40,8 +40,8 @@ from gtaskman.futures.future import Future
 from gtaskman.futures.vigil import begin_vigil
 from gtaskman.handle import TaskHandle
 from gtaskman.latch import Latch
-from gtaskman.manager import TaskManager
 from gtaskman.report import TaskStatus
+from gtaskman.taskmanager import TaskManager
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from gtaskman.errors import EnvelopeError, GTaskmanError, PayloadError, TaskDefi
 from gtaskman.handle import TaskHandle
 from gtaskman.host.messages import Attach, Code, Order, Question, Told, unpack_code
 from gtaskman.job import Job
-from gtaskman.manager import TaskManager
 from gtaskman.queues.redis import Reader
 from gtaskman.reference import Reference
 from gtaskman.report import Report, TaskStatus
 from gtaskman.task import Definition, registry
+from gtaskman.taskmanager import TaskManager
 from gtaskman.wire.messages import CHUNK, SEALED
 from gtaskman.wire.payload import EMPTY, Payload, encode_value
 

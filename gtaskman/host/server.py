@@ -39,8 +39,8 @@ from gtaskman.host.peers import Peer, admit, uid_of
 from gtaskman.host.place import Place
 from gtaskman.host.relay import Relay
 from gtaskman.host.vigil import Vigil
-from gtaskman.manager import TaskManager
 from gtaskman.shared import SharedManager
+from gtaskman.taskmanager import TaskManager
 from gtaskman.wire.frames import head
 from gtaskman.wire.watcher import READ, Watcher
 

@@ -18,11 +18,11 @@ from gtaskman.errors import ConfigurationError
 from gtaskman.events import Events
 from gtaskman.home import Home
 from gtaskman.job import Job
-from gtaskman.manager import STOPPED, State, TaskManager
 from gtaskman.pool.listener import Completion
 from gtaskman.queues import TaskQueue
 from gtaskman.report import Failure
 from gtaskman.storages import TaskStorage
+from gtaskman.taskmanager import STOPPED, State, TaskManager
 from gtaskman.testing.runner import Runner
 
 T = TypeVar("T")

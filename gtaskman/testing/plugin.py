@@ -18,7 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from gtaskman.config import Configuration
-    from gtaskman.manager import TaskManager
+    from gtaskman.taskmanager import TaskManager
     from gtaskman.testing.manager import EagerManager
 
 _NAME = "gtaskman"
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def gtaskman_manager(request: pytest.FixtureRequest) -> Iterator[TaskManager]:
     """A real manager with real workers, which is the default one during the test."""
-    from gtaskman.manager import TaskManager
+    from gtaskman.taskmanager import TaskManager
     from gtaskman.testing.stage import as_default
 
     with as_default(TaskManager(config=_configuration(request))) as manager:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from gtaskman import default
 from gtaskman.config import Configuration
-from gtaskman.manager import TaskManager
+from gtaskman.taskmanager import TaskManager
 from gtaskman.testing.manager import EagerManager
 
 M = TypeVar("M", bound=TaskManager)

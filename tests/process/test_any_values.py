@@ -222,7 +222,7 @@ def test_it_holds(make_manager, tmp_path, holds):
 
 
 def without_room_in_frames(monkeypatch):
-    for module in ("gtaskman.manager", "gtaskman.wire.messages"):
+    for module in ("gtaskman.taskmanager", "gtaskman.wire.messages"):
         monkeypatch.setattr(f"{module}.payload_limit", lambda max_frame: max_frame)
 
 

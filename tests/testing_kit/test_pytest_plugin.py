@@ -182,7 +182,7 @@ UNUSED = """
 
     def test_nothing_was_imported():
         assert not {"gevent", "multiprocessing"} & set(sys.modules)
-        managers = ("gtaskman.manager", "gtaskman.testing.manager", "gtaskman.testing.stage")
+        managers = ("gtaskman.taskmanager", "gtaskman.testing.manager", "gtaskman.testing.stage")
         assert not set(managers) & set(sys.modules)
 """
 

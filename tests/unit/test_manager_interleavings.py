@@ -17,8 +17,8 @@ import gevent
 import pytest
 
 import gtaskman
-from gtaskman.manager import State, TaskManager
 from gtaskman.report import Failure, FailureKind
+from gtaskman.taskmanager import State, TaskManager
 from gtaskman.timetable import Timetable
 from gtaskman.wire.messages import Why
 

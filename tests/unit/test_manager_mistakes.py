@@ -150,7 +150,7 @@ def test_options_without_effect_are_refused(configured, url, options, named):
 
 def test_the_default_client_takes_every_option_of_a_client(configured, monkeypatch):
     configured("redis://localhost:1", queue="other", codec="msgpack", patience=0.5)
-    client = gtaskman.default_manager()
+    client = gtaskman.manager()
     try:
         assert isinstance(client, gtaskman.Client)
         assert client.queue == "other"
@@ -159,7 +159,7 @@ def test_the_default_client_takes_every_option_of_a_client(configured, monkeypat
     configured(client={"queue": "third"})
     monkeypatch.setenv("GTASKMAN_URL", "redis://localhost:1")
     try:
-        assert gtaskman.default_manager().queue == "third"
+        assert gtaskman.manager().queue == "third"
     finally:
         gtaskman.shutdown()
 
@@ -168,6 +168,6 @@ def test_the_default_manager_takes_a_storage(configured, no_leaks):
     storage = gtaskman.InMemoryTaskStorage(10)
     configured(storage=storage, max_processes=1, min_processes=0)
     try:
-        assert gtaskman.default_manager().storage is storage
+        assert gtaskman.manager().storage is storage
     finally:
         gtaskman.shutdown(0)

@@ -34,6 +34,15 @@ def fresh(script, *flags):
     return ran.stdout.strip()
 
 
+def test_the_default_manager_can_be_had_whatever_was_imported_before():
+    told = fresh(
+        "import gtaskman, gtaskman.taskmanager; gtaskman.TaskManager;"
+        " manager = gtaskman.manager();"
+        " print(type(manager).__name__, manager is gtaskman.manager()); gtaskman.shutdown()"
+    )
+    assert told == "TaskManager True"
+
+
 def test_every_public_name_is_there():
     assert len(set(gtaskman.__all__)) == len(gtaskman.__all__)
     for name in gtaskman.__all__:
@@ -129,7 +138,7 @@ def test_whoever_only_defines_tasks_does_not_load_the_manager(more):
 
 
 def test_importing_it_warns_of_nothing():
-    assert fresh("import gtaskman.manager; print('fine')", "-W", "error") == "fine"
+    assert fresh("import gtaskman.taskmanager; print('fine')", "-W", "error") == "fine"
 
 
 def test_star_import_gives_the_public_names():
@@ -145,7 +154,7 @@ def test_star_import_gives_the_public_names():
         "gtaskman.child.worker",
         "gtaskman.handle",
         "gtaskman.latch",
-        "gtaskman.manager",
+        "gtaskman.taskmanager",
         "gtaskman.pool.pool",
         "gtaskman.reference",
         "gtaskman.wire.channel",

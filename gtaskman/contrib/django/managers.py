@@ -19,7 +19,7 @@ from gtaskman.latch import Latch
 from gtaskman.process import refuse_at_import
 
 if TYPE_CHECKING:
-    from gtaskman.manager import TaskManager
+    from gtaskman.taskmanager import TaskManager
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from gevent.hub import get_hub
 from gtaskman import default
 from gtaskman.contrib.gunicorn.hooks import Hooks
 from gtaskman.contrib.gunicorn.summons import Summons
-from gtaskman.manager import STOPPED, TaskManager
+from gtaskman.taskmanager import STOPPED, TaskManager
 
 if TYPE_CHECKING:
     from gtaskman.report import Report

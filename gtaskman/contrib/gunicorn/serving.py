@@ -23,8 +23,8 @@ from gevent.hub import get_hub
 from gtaskman.config import Configuration
 from gtaskman.contrib.gunicorn.generation import Life, Settings
 from gtaskman.host import HostServer
-from gtaskman.manager import TaskManager
 from gtaskman.pool.launch import FIRST_FD
+from gtaskman.taskmanager import TaskManager
 
 log = logging.getLogger(__name__)
 
