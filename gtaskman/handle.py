@@ -172,10 +172,12 @@ class TaskHandle(Latch):
     # --- waits that would never end
 
     def _home(self) -> Any:
-        return self._manager.hub or self._manager.home()
+        hub = self._manager.hub
+        return self._manager.home() if hub is None or hub.dead else hub
 
     def _stalled(self) -> None:
-        """A native thread waits: say so if the hub that must serve it does not run."""
+        """Another thread waits: say so if the hub that must serve it does not run, or ended."""
+        self._manager.home()
         if self._manager.is_stalled():
             log.warning(
                 "task %s: this thread waits for a manager whose hub does not run. The thread that"

@@ -235,6 +235,7 @@ class HomeLatch(Latch):
         return self._place.check()
 
     def _stalled(self) -> None:
+        self._place.check()
         if self._place.is_stalled():
             log.warning(
                 "this thread waits for a manager whose hub does not run (%s). The thread that made"

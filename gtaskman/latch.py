@@ -164,10 +164,21 @@ class Latch:
                 "this would wait in a callback of the hub, where nothing can wait:"
                 " do it in a greenlet (gevent.spawn)"
             )
+        if home is not None and hub is not home:
+            return self._wait_for_other_hub(hub, timeout)
         if timeout is None and hub is not home:
             # Nothing on this loop may be going on: it must not think that all is over.
             timeout = _FOR_EVER
         return self._wait_in_greenlet(hub, timeout)
+
+    def _wait_for_other_hub(self, hub: Any, timeout: float | None) -> bool:
+        """Wait for what the hub of another thread opens, and look now and then if it still runs."""
+        end = time.monotonic() + (_FOR_EVER if timeout is None else timeout)
+        while (left := end - time.monotonic()) > _PATIENCE:
+            if self._wait_in_greenlet(hub, _PATIENCE):
+                return True
+            self._stalled()
+        return self._wait_in_greenlet(hub, left)
 
     def _home(self) -> Any:
         """For subclasses: the hub that opens it; None if that may be any. It may also say, by
@@ -175,7 +186,10 @@ class Latch:
         return None
 
     def _stalled(self) -> None:
-        """For subclasses: a native thread has waited for a while."""
+        """For subclasses: another thread than that of the hub has waited for a while.
+
+        It may also say, by raising, that the wait would never end.
+        """
 
     def _wait_in_greenlet(self, hub: Any, timeout: float | None) -> bool:
         waiter = _Greenlet(hub)
@@ -252,7 +266,7 @@ class Latch:
                     return
 
 
-_PATIENCE = 5.0  # seconds after which a waiting native thread looks around
+_PATIENCE = 5.0  # seconds after which a thread that waits for another one's hub looks around
 
 
 def foreign(pid: int, what: str) -> ForkedManagerError:

@@ -560,3 +560,25 @@ def test_a_fork_does_not_inherit_the_lock_of_another_thread():
     _, status = os.waitpid(pid, 0)
     release.set()
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+class OfAnEndedThread(Latch):
+    """What the hub of another thread was to open, which ends while others wait."""
+
+    def _home(self):
+        return object()
+
+    def _stalled(self):
+        raise GTaskmanError("it lived on a thread that has ended")
+
+
+@pytest.mark.parametrize("wait", ["greenlet", "thread", "thread with a hub"])
+def test_a_wait_that_would_never_end_is_ended(wait, monkeypatch):
+    monkeypatch.setattr("gtaskman.latch._PATIENCE", 0.01)
+    latch = OfAnEndedThread()
+    if wait == "greenlet":
+        with pytest.raises(GTaskmanError, match="has ended"):
+            latch.wait()
+    else:
+        result = Native(latch.wait, hub=wait == "thread with a hub").join()
+        assert isinstance(result, GTaskmanError)
