@@ -60,15 +60,19 @@ class Events:
             self._drop(event)
             return
         self._due.append((event, payload))
+        self._begin()
+
+    def _begin(self) -> None:
+        """For subclasses: have what is due delivered."""
         if not self._loop.running:
             self._loop.start()
 
     def forget_after(self, events: Iterable[str]) -> None:
-        """Forget the callbacks of these events once what was emitted until now is delivered."""
+        """Forget the present callbacks of these events once all that was emitted is delivered."""
         for event in events:
             if event in self.callbacks:
-                self._due.append((_FORGET, event))
-                self._loop.start()
+                self._due.append((_FORGET, (event, self.callbacks[event])))
+                self._begin()
 
     def _drop(self, event: str) -> None:
         self.dropped += 1
@@ -89,7 +93,7 @@ class Events:
         while self._due:
             event, payload = self._due.popleft()
             if event is _FORGET:
-                self.callbacks.pop(payload, None)
+                self._forget(*payload)
                 continue
             for registered in self.callbacks.get(event, ()):
                 if registered[1]:
@@ -98,6 +102,10 @@ class Events:
                     registered[0](payload)
                 except (Exception, gevent.Timeout, GreenletExit):
                     log.exception("a callback of %r raised; nothing else is disturbed", event)
+
+    def _forget(self, event: str, callbacks: Iterable[tuple[Callback, bool]]) -> None:
+        for registered in callbacks:
+            self._remove(event, registered)
 
     def _remove(self, event: str, registered: tuple[Callback, bool]) -> None:
         left = [each for each in self.callbacks.get(event, ()) if each is not registered]

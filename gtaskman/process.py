@@ -10,6 +10,7 @@ import _thread
 import contextlib
 import contextvars
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -69,4 +70,14 @@ def refuse_at_import() -> None:
         f"{module} starts a gtaskman manager or submits a task while it is imported, and every"
         " worker imports it to find its tasks. Put that code into a function, and in a script"
         " under:\n\n    if __name__ == '__main__':\n        main()\n"
+    )
+
+
+def failed_preload(module: str, trace: str) -> str:
+    """A log line: the ``module`` to preload was not imported; ``trace`` says why."""
+    error = trace.strip().rpartition("\n")[2]
+    missing = re.search(r"No module named '([^']+)'", error)
+    misspelled = missing is not None and f"{module}.".startswith(f"{missing[1]}.")
+    return f"the module {module!r} in Configuration(preload=...) cannot be imported: {error}" + (
+        "; its name is probably misspelled" if misspelled else ""
     )

@@ -699,6 +699,7 @@ def task(
     known_as = name or name_of(function)
     _refuse_unknown(known_as, options, ("name", "kind", "validate"))
     check_code(function)
+    _refuse_method(function)
     limits, own = _split(options)
     under = _default_terms(known_as, DEFAULT, own)
     definition = Definition(name=known_as, kind=kind, target=function, terms=under, **limits)
@@ -720,6 +721,19 @@ def refuse_coroutines(function: Any) -> None:
                 f"{name} is a coroutine function: under gevent, write it as a plain function that"
                 " blocks, and give it kind='async' to share a worker"
             )
+
+
+def _refuse_method(function: Any) -> None:
+    """Raise :class:`TaskDefinitionError` for a method: a task has no instance to call it on."""
+    *_, owner, name = ["", *str(getattr(function, "__qualname__", "")).split(".")]
+    first = next(iter(inspect.signature(function).parameters), None)
+    if owner not in ("", "<locals>") and first in ("self", "cls"):
+        raise TaskDefinitionError(
+            f"{name_of(function)} is a method, and a task has no {first!r} to call it on: make it a"
+            f" function that takes the object as an argument, derive {owner} from gtaskman.Task and"
+            " write run(self, progress), or leave out @task and submit the bound method:"
+            f" submit(x.{name})"
+        )
 
 
 def check_code(function: Any) -> None:

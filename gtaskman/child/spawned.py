@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import _socket
+import logging
 import os
 import signal
 from typing import NoReturn
 
 from gtaskman.child import preload
 from gtaskman.child.start import adopt, start_worker
+from gtaskman.process import failed_preload
 from gtaskman.wire import control
+
+log = logging.getLogger(__name__)
 
 PIPE_FD, PAGE_FD = 3, 4
 
@@ -25,7 +29,9 @@ def main(number: int, more: int) -> NoReturn:
     pipe.detach()
     adopt(settings)
     for module in settings.preload:
-        # What fails here fails again, and is told, when a task needs it.
-        preload.load(module, settings.main)
+        # What fails here fails again when a task needs it.
+        trace = preload.load(module, settings.main)
+        if trace is not None:
+            log.warning(failed_preload(module, trace))
     os.set_inheritable(PAGE_FD, False)
     start_worker(number, PIPE_FD, PAGE_FD, settings, range(PAGE_FD + 1, PAGE_FD + 1 + more))

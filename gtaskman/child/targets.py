@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from typing import Any
 
 from gtaskman.reference import Main, Reference, import_main, resolve
@@ -19,6 +20,7 @@ class Targets:
         self._main = main
         self._defined: dict[int, tuple[str, Reference]] = {}
         self._found: dict[int, tuple[str, Any]] = {}
+        self.found_at = 0.0  # monotonic: when the last import of code ended
 
     def define(self, number: int, definition: tuple[str, Reference]) -> None:
         """The manager says what ``number`` stands for: a task's name and where its code is."""
@@ -39,6 +41,7 @@ class Targets:
         except BaseException as error:
             raise Unresolved from error
         self._found[number] = found
+        self.found_at = time.monotonic()
         return found
 
     def decode_with_main(self, error: BaseException) -> bool:

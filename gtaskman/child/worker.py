@@ -54,6 +54,8 @@ _FLUSH_AFTER = 200e-6  # seconds for which results of tiny tasks are gathered in
 
 _ROOM = 200  # frames that the doorbell's handler may need above the task that it interrupts
 
+_HELD = 0.1  # seconds without a turn of the hub that an async task is reported for
+
 _LINGER = 100e-6  # seconds for which the next order is looked for before the worker sleeps
 
 _get_ident = monkey.get_original("_thread", "get_ident")  # gevent's tells greenlets apart
@@ -124,6 +126,9 @@ class Worker:
         self._ending = False
         self._flushed = 0.0
         self._telling = False  # what async tasks have printed is written with the hub's next turn
+        self._turns = 0  # how often the hub went on to other greenlets after async runs began
+        self._turn_due = False
+        self._held: set[int] = set()  # targets of async runs that were reported for blocking
         self._posted: collections.deque[Callable[[], None]] = collections.deque()
         self._forked: Any = None  # in a fork that a task made: the greenlet that made it
         self._leftovers = leftovers.Leftovers(self._main)
@@ -425,15 +430,35 @@ class Worker:
 
     def _run_async(self, greenlet: TaskGreenlet, run: Run) -> None:
         started = time.monotonic()
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.run_callback(self._on_turn)
+        turns = self._turns
         if greenlet.skip:
             ended = outcome.stopped(_ENDED_BY[self._stops[run.number].why])
         else:
             ended = self._attempt(run, started, greenlet)
         del self._greenlets[run.number]
+        if turns == self._turns and self._greenlets:
+            self._note_held(run, started)
         self._finish(run, started, ended)
         if not self._telling:
             self._telling = True
             self._loop.run_callback(self._tell)
+
+    def _on_turn(self) -> None:
+        self._turns += 1
+        self._turn_due = False
+
+    def _note_held(self, run: Run, started: float) -> None:
+        """The run ended without a switch, and others wait: report it if that took long.
+
+        In a monkey-patched process such a run computes; in another it probably waits, and blocks.
+        """
+        held = time.monotonic() - max(started, self.targets.found_at)
+        if held > _HELD and run.target not in self._held and not monkey.is_module_patched("socket"):
+            self._held.add(run.target)
+            self._send(messages.HELD, run.number, messages.pack(held))
 
     def _tell(self) -> None:
         """Write what async tasks have printed, and how they ended, once for all of this turn."""

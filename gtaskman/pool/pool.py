@@ -109,6 +109,7 @@ class Pool:
         self._turning = False  # a step of the turnover is being taken
         self._turn_due = False  # the turnover goes on when the loop turns
         self.peak = 0  # the most processes that have lived at once
+        self._held: set[str] = set()  # async tasks that were reported for blocking a worker
         self.broken: dict[str, str] = {}  # modules that no worker can import, and why
 
     # --- what the manager asks
@@ -522,8 +523,23 @@ class Pool:
             if asking is not None:
                 asking[1].append(messages.Stack(*messages.unpack(frame.body)))
                 asking[0].open()
+        elif frame.kind == messages.HELD:
+            self._on_held(worker, frame)
         else:
             raise FrameError(f"a message of the unknown kind {frame.kind}")
+
+    def _on_held(self, worker: Worker, frame: Frame) -> None:
+        job = worker.jobs.get(frame.number)
+        if job is None or job.definition.name in self._held:
+            return
+        self._held.add(job.definition.name)
+        log.warning(
+            "the async task %s blocked its worker for %.1f s: the other async tasks there had to"
+            " wait. Monkey-patch the application (from gevent import monkey; monkey.patch_all(),"
+            " first of all), so that waiting lets others run, or give the task kind='sync'",
+            job.definition.name,
+            messages.unpack(frame.body),
+        )
 
     def _on_returned(self, worker: Worker, numbers: list[int]) -> None:
         worker.recalled = False

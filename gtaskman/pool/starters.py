@@ -28,6 +28,7 @@ from gtaskman.pool.launch import (
     reap,
 )
 from gtaskman.pool.template import Template
+from gtaskman.process import failed_preload
 from gtaskman.reference import main_of_application
 from gtaskman.wire import control
 from gtaskman.wire.settings import Settings
@@ -98,6 +99,7 @@ class ZygoteStarter:
         self._listener = listener
         self._modules: dict[str, None] = dict.fromkeys(config.preload)
         self._left_out: set[str] = set()  # modules that make a template useless
+        self._failed: set[str] = set()  # modules of ``preload`` with a failed import in the log
         self._current: Template | None = None
         self._templates: dict[Template, dict[int, int | None]] = {}  # worker number -> pid
         self._alarm = Alarm(loop)
@@ -258,7 +260,7 @@ class ZygoteStarter:
         if template.ready:
             self._alarm.cancel()
         if message.error is not None:
-            log.debug("the template could not import %s:\n%s", message.module, message.error)
+            self._note_failed_import(message.module, message.error)
         # What a template imports after that is unfit as well, through no fault of its own.
         if message.unfit is not None and template is self._current:
             log.warning(
@@ -269,6 +271,12 @@ class ZygoteStarter:
             )
             self._left_out.add(message.module)
             self._retire(template)
+
+    def _note_failed_import(self, module: str, trace: str) -> None:
+        if module in self._config.preload and module not in self._failed:
+            self._failed.add(module)
+            log.warning(failed_preload(module, trace))
+        log.debug("the template could not import %s:\n%s", module, trace)
 
     def _retire(self, template: Template) -> None:
         """It can be forked no more; it stays for the sake of the workers that it has."""

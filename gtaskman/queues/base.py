@@ -21,6 +21,7 @@ from typing import Any
 from gtaskman.config import Configuration
 from gtaskman.job import Job
 from gtaskman.report import Report
+from gtaskman.task import Task
 
 
 class TaskQueue(abc.ABC):
@@ -63,8 +64,8 @@ class TaskQueue(abc.ABC):
     # --- in and out
 
     @abc.abstractmethod
-    def enqueue(self, job: Job) -> None:
-        """Add a job under its terms.
+    def enqueue(self, job: Job | Task) -> None:
+        """Add a job, or a task object of the application's, under its terms.
 
         Raises :class:`DuplicateTaskError` if its id, or its unique key, waits or runs here.
         """

@@ -16,6 +16,7 @@ from gtaskman.queues.base import TaskQueue
 from gtaskman.queues.dead import DeadLetters
 from gtaskman.queues.schedule import Schedule
 from gtaskman.report import Report, TaskStatus
+from gtaskman.task import Task
 from gtaskman.terms import DEFAULT
 
 _FAILED = TaskStatus.FAILED
@@ -32,7 +33,7 @@ class InMemoryTaskQueue(TaskQueue):
         self._delayed = Schedule(self._is_delayed)
         self._delayed_count = 0
         self.delayed_cost = 0
-        self._manager: object | None = None
+        self._manager: Any = None
         self._deadlines = Schedule(self._must_start)
         self._expired: list[Job] = []  # claimed, but nobody has asked for them yet
         self._jobs: dict[str, Job] = {}  # all that wait or run
@@ -64,7 +65,10 @@ class InMemoryTaskQueue(TaskQueue):
 
     # --- in and out
 
-    def enqueue(self, job: Job) -> None:
+    def enqueue(self, job: Job | Task) -> None:
+        if type(job) is not Job and isinstance(job, Task):
+            self._submit(job)
+            return
         if job.terms is not DEFAULT or self._dead.letters:
             self._take_in(job)
             if not self._put_under_terms(job):
@@ -78,6 +82,15 @@ class InMemoryTaskQueue(TaskQueue):
             (self._async if job.definition.is_async else self._sync).plain.append(job)
         for callback in self._available:
             callback()
+
+    def _submit(self, task: Task) -> None:
+        if self._manager is None:
+            raise ConfigurationError(
+                "this InMemoryTaskQueue has no manager yet, which would run the task: make one"
+                " first, TaskManager(queue=...)",
+                "queue",
+            )
+        self._manager.submit(task)
 
     def admit(self, job: Job) -> bool:
         if self.paused or job.ready_at:

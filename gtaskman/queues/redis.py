@@ -45,7 +45,7 @@ from gtaskman.redis.outage import LONGEST_PAUSE
 from gtaskman.redis.record import end_of, no_result, reading_of
 from gtaskman.redis.server import Server
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
-from gtaskman.task import Definition, registry
+from gtaskman.task import Definition, Task, registry
 from gtaskman.wire.messages import CHUNK, SEALED
 from gtaskman.wire.payload import Payload, decode_arguments
 
@@ -572,9 +572,19 @@ class RedisTaskQueue(TaskQueue):
         for callback in self._available:
             callback()
 
-    def enqueue(self, job: Job) -> None:
-        definition, load = job.definition, job.payload
-        args, kwargs = decode_arguments(load.flags, load.body, load.buffers)
+    def enqueue(self, job: Job | Task) -> None:
+        definition = job.definition
+        if isinstance(job, Task):
+            if registry.get(definition.name) is not definition:
+                raise TaskDefinitionError(
+                    f"{definition.name}: a queue takes tasks under their registered name and"
+                    " limits; submit one with limits of its own through a Client"
+                )
+            args, kwargs = job.arguments()
+            unique = definition.unique_key(job.terms.unique, args, kwargs)
+        else:
+            load, unique = job.payload, job.unique
+            args, kwargs = decode_arguments(load.flags, load.body, load.buffers)
         call = Call(
             job.id,
             definition.name,
@@ -583,7 +593,7 @@ class RedisTaskQueue(TaskQueue):
             kwargs,
             {},
             job.terms,
-            job.unique,
+            unique,
             definition,
         )
         berth = self._places()[0]

@@ -195,10 +195,8 @@ class _Told(Events):
         self._due: collections.deque[tuple[str, Any]] = collections.deque()
         self._telling = False
 
-    def emit(self, event: str, payload: Any) -> None:
-        """Something to tell, if anybody listens."""
-        if event in self.callbacks:
-            self._due.append((event, payload))
+    def _begin(self) -> None:
+        """It waits for :meth:`tell`."""
 
     def tell(self) -> None:
         """Tell what there is; a callback that causes an event hears of that when it is over."""

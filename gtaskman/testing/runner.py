@@ -26,6 +26,7 @@ from gtaskman.pool.listener import PoolListener
 from gtaskman.reference import refer
 from gtaskman.report import DEFERRED, Progress
 from gtaskman.task import CLASS, Definition
+from gtaskman.testing.timeouts import is_outer, watched
 from gtaskman.wire import messages
 from gtaskman.wire.frames import allocate, becomes
 from gtaskman.wire.messages import CHUNK, DONE, Ended, Fault, Why
@@ -89,22 +90,25 @@ class Runner:
             self._listener.on_started(job)
             started, number = time.monotonic(), job.number
             try:
-                ended = self._attempt(job)
+                with watched() as watch:
+                    ended = self._attempt(job, watch)
             except BaseException:
-                # Ctrl-C, or somebody kills the greenlet that we run in.
+                # Ctrl-C, a kill of the greenlet that this runs in, or a timeout of the caller's.
                 self._listener.on_stopped(job, started, time.monotonic())
                 raise
             finally:
                 del self._running[number]
             self._tell(job, ended, started, time.monotonic())
 
-    def _attempt(self, job: Job) -> Outcome:
+    def _attempt(self, job: Job, watch: int) -> Outcome:
         definition, pen = job.definition, _Pen(job, self._listener)
         try:
             args, kwargs = _received(job.payload)
         except (KeyboardInterrupt, GreenletExit):
             raise
         except BaseException as error:
+            if is_outer(error, watch):
+                raise
             return outcome.failed(Ended.UNDECODED, _ours_cut_off(error), self._limit)
         limit = definition.timeout
         deadline = time.time() + limit if limit else None
@@ -119,6 +123,8 @@ class Runner:
         except (KeyboardInterrupt, GreenletExit):
             raise
         except BaseException as error:
+            if is_outer(error, watch):
+                raise
             return outcome.failed(Ended.ERROR, _ours_cut_off(error), self._limit)
         if pen.ended:
             if pen.error is not None:

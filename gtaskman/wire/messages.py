@@ -14,6 +14,7 @@
                        PROGRESS   how far it is
                        RETURNED   runs that were recalled and had not started
                        PONG       an answer to PING, with a stack
+                       HELD       an async run kept the hub, and so the runs beside it, from running
     between a manager of services and a worker that is one, beside these:
     manager -> worker: END     end the service, in its own way
     worker -> manager: UP      how far the service is
@@ -40,9 +41,9 @@ __all__ = ["ASYNC", "CHUNK", "CLASS", "ONCE"]
 
 # Kinds are plain ints on the hot path; the enum only names them in errors and reprs.
 DEFINE, RUN, CANCEL, RECALL, PING, STOP = range(1, 7)
-READY, DONE, FAIL, PROGRESS, RETURNED, PONG, VOIDS = range(17, 24)
+READY, DONE, FAIL, PROGRESS, RETURNED, PONG, VOIDS, HELD = range(17, 25)
 TO_WORKER = range(DEFINE, STOP + 1)
-TO_MANAGER = range(READY, VOIDS + 1)
+TO_MANAGER = range(READY, HELD + 1)
 END, CALL, ANSWER, UP, TELL = range(33, 38)
 TO_SERVICE = frozenset({*TO_WORKER, END, CALL, ANSWER})
 FROM_SERVICE = frozenset({*TO_MANAGER, UP, TELL, CALL, ANSWER})

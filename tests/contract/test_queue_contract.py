@@ -11,12 +11,14 @@ import itertools
 import time
 
 import pytest
+from gevent.event import Event
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from servers import RunningServer, any_kind
 from worlds import wait_until
 
+import gtaskman
 from gtaskman import (
     DuplicateTaskError,
     Failure,
@@ -944,3 +946,36 @@ def test_an_unknown_url_is_refused_and_the_known_ones_named(url):
     with pytest.raises(ConfigurationError, match="memory://") as caught:
         connect(url)
     assert caught.value.field == "url"
+
+
+class Add(gtaskman.Task):
+    number: int
+
+    def run(self, _progress):
+        return self.number + 1
+
+
+@gtaskman.task
+def add(number):
+    return number + 1
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Add(number=1), lambda: add.task(1)], ids=["class", "call"]
+)
+def test_a_task_object_of_the_application_may_be_enqueued(make_queue, make):
+    queue = make_queue()
+    ended = Event()
+    manager = gtaskman.TaskManager(queue, gtaskman.Configuration(max_processes=1))
+    with manager:
+        manager.once("task-completed", lambda report: ended.set())
+        task = make()
+        queue.enqueue(task)
+        wait_until(lambda: manager.report(task.id) is not None)
+        wait_until(ended.is_set)
+        assert manager.report(task.id).result == 2
+
+
+def test_a_queue_in_memory_without_a_manager_refuses_a_task_object():
+    with pytest.raises(ConfigurationError, match="no manager yet"):
+        InMemoryTaskQueue().enqueue(add.task(1))

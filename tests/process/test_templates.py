@@ -72,3 +72,18 @@ def test_the_tasks_of_a_worker_that_is_refused_after_it_was_ready_are_not_lost(m
     assert napping.get(timeout=PATIENCE) == "rested"
     assert [each.get(timeout=PATIENCE) for each in waiting] == list(range(5))
     assert manager.pids() != [worker.pid]
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+def test_a_module_to_preload_that_is_not_there_is_named_once(
+    make_manager, caplog, capfd, start_method
+):
+    manager = make_manager(
+        start_method=start_method, max_processes=1, preload=("json", "no_such_module", "os.nothing")
+    )
+    assert manager.submit(work.echo, 1).get(PATIENCE) == 1
+    said = caplog.text + capfd.readouterr().err  # a spawned worker logs by itself
+    for name in ("no_such_module", "os.nothing"):
+        assert said.count(f"the module '{name}' in Configuration(preload=...)") == 1, said
+    assert said.count("probably misspelled") == 2
+    assert "'json'" not in said

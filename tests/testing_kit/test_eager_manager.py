@@ -185,3 +185,35 @@ def test_an_executor_runs_on_it():
 def test_queues_on_a_server_are_refused():
     with pytest.raises(gtaskman.ConfigurationError, match="no use for a queue on a server"):
         EagerManager("redis://localhost")
+
+
+def wait_for(seconds):
+    gevent.sleep(seconds)
+
+
+def time_out(seconds):
+    with gevent.Timeout(seconds):
+        gevent.sleep(60)
+
+
+def wait_inside(seconds):
+    """A task whose own timeout ends a task that it submits."""
+    with gevent.Timeout(seconds):
+        gtaskman.submit(wait_for, 60)
+
+
+@pytest.mark.parametrize("task", [wait_for, time_out, wait_inside])
+def test_a_timeout_of_the_caller_reaches_the_caller(task):
+    with eager() as manager:
+        with gevent.Timeout(0.02) as around, pytest.raises(gevent.Timeout) as caught:
+            manager.submit(task, 60)
+        assert caught.value is around
+        assert manager.stats()["pool"]["cancelled_tasks"] >= 1
+        assert manager.submit(tasks.double, 2).get() == 4
+
+
+@pytest.mark.parametrize("task", [time_out, wait_inside])
+def test_a_timeout_of_the_task_fails_the_task(task):
+    with eager() as manager, gevent.Timeout(60), pytest.raises(gtaskman.TaskFailed) as caught:
+        manager.submit(task, 0.02).get()
+    assert caught.value.exc_type.endswith("Timeout")

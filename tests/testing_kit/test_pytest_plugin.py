@@ -149,7 +149,7 @@ def test_settings(run):
     ("marker", "ini", "message"),
     [
         ("max_proceses=2", "", "did you mean 'max_processes'?"),
-        ("max_processes='two'", "", "max_processes='two'"),
+        ("max_processes='two'", "", "max_processes: Expected `int`, got `str`; the value is 'two'"),
         ("2", "", "the marker gtaskman takes settings by name"),
         ("", "gtaskman = max_processes", "the ini option gtaskman takes 'field = value' lines"),
     ],

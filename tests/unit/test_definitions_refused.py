@@ -102,3 +102,35 @@ def test_a_mismatch_is_one_sentence_with_the_value(value, annotation, said):
     with pytest.raises(fields.Mismatch) as caught:
         fields.conform(value, annotation)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "async"}])
+def test_a_method_is_refused_where_it_is_decorated(registered, options):
+    with pytest.raises(
+        TaskDefinitionError, match=r"Shop.pack is a method, and a task has no 'self'"
+    ):
+
+        class Shop:
+            @gtaskman.task(**options)
+            def pack(self, number): ...
+
+    with pytest.raises(TaskDefinitionError, match="no 'cls'"):
+
+        class Stall:
+            @classmethod
+            @gtaskman.task
+            def pack(cls, number): ...
+
+
+def test_a_static_method_and_a_function_with_a_parameter_self_may_be_tasks(registered):
+    class Shop:
+        @staticmethod
+        @gtaskman.task
+        def pack(number):
+            return number
+
+    @gtaskman.task
+    def of(self):
+        return self
+
+    assert Shop().pack(3) == of(3) == 3

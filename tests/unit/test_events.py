@@ -224,3 +224,20 @@ def test_a_kill_of_the_dispatcher_loses_no_later_event(events, waits):
     gate.set()
     settle(events)
     assert heard == [1]
+
+
+def test_callbacks_of_a_task_that_were_added_after_its_end_are_kept(events):
+    # given a task that has ended, and whose end is not delivered yet
+    first, second = [], []
+    events.on("done-mine", first.append)
+    events.emit("done-mine", 1)
+    events.forget_after(["done-mine"])
+    # if a callback is added for the next task of that id
+    events.on("done-mine", second.append)
+    settle(events)
+    events.emit("done-mine", 2)
+    events.forget_after(["done-mine"])
+    settle(events)
+    # expect the second task to be delivered to that one, and no callback to be left
+    assert (first, second) == ([1], [1, 2])
+    assert events.callbacks == {}
