@@ -23,8 +23,8 @@ from gtaskman.task import submitted_by
 if TYPE_CHECKING:
     from gtaskman.client import Client
     from gtaskman.handle import TaskHandle
-    from gtaskman.latch import Latch
     from gtaskman.report import Report
+    from gtaskman.starting import Start
     from gtaskman.storages import TaskStorage
     from gtaskman.taskmanager import TaskManager
 
@@ -32,7 +32,7 @@ DEFAULT_URL = "memory://"
 
 _locks: dict[str, Any] = {}  # the one that guards the default manager, once it is needed
 _manager: TaskManager | Client | None = None
-_coming: Latch | None = None  # somebody is about to make it
+_starts: dict[str, Start] = {}  # the start that is under way
 _refusal: str | None = None  # why none is made now
 _may_block = False  # see ``assume_blocking``
 _settings: Made  # set below the class
@@ -99,7 +99,7 @@ _settings = Made()
 def _set(made: Made) -> None:
     global _settings
     with _lock():
-        if _manager is not None or _coming is not None:
+        if _manager is not None or _starts:
             raise ConfigurationError(
                 "the default manager is at work already: configure it before the first submit, or"
                 " after gtaskman.shutdown()"
@@ -181,38 +181,28 @@ def manager() -> TaskManager | Client:
 
 
 def _make() -> TaskManager | Client:
-    global _manager, _coming
     refuse_at_import()
     if _refusal is not None:
         raise ConfigurationError(_refusal)
-    from gtaskman.latch import Latch
+    from gtaskman.starting import start_once
 
     while (found := _manager) is None:
-        with _lock():
-            coming, mine = _coming, False
-            if coming is None and _manager is None:
-                coming, mine = Latch(), True
-                _coming = coming
-        if coming is None:
-            continue
-        if not mine:
-            coming.wait()
-            continue
-        # Not under the lock: a start may wait cooperatively, and others would stop the hub there.
-        try:
-            how = _settings
-            url = how.url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL
-            _manager = make(
-                url,
-                how.config,
-                background_given=how.background_given,
-                storage=how.storage,
-                client=how.client,
-            )
-        finally:
-            _coming = None
-            coming.open()
+        start_once(_starts, "default", "the default manager", _make_here)
     return found
+
+
+def _make_here() -> None:
+    global _manager
+    if _manager is not None:
+        return  # another start has ended just now
+    how = _settings
+    _manager = make(
+        how.url or os.environ.get("GTASKMAN_URL") or DEFAULT_URL,
+        how.config,
+        background_given=how.background_given,
+        storage=how.storage,
+        client=how.client,
+    )
 
 
 def make(
@@ -330,8 +320,9 @@ def shutdown(timeout: float | None = None) -> None:
 
 
 def _after_fork() -> None:
-    global _manager, _coming
-    _manager = _coming = None
+    global _manager
+    _manager = None
+    _starts.clear()
     _locks.clear()  # another thread of the original may have held it
 
 

@@ -39,7 +39,6 @@ from gtaskman.errors import (
     PayloadError,
     TaskDefinitionError,
     TaskTravelError,
-    WouldBlockError,
 )
 from gtaskman.events import Callback, Events
 from gtaskman.fields import shown
@@ -52,6 +51,7 @@ from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
+from gtaskman.starting import Start, start_once
 from gtaskman.storages import Archivist, TaskStorage
 from gtaskman.task import Definition, Task, TaskFunction, fresh_id
 from gtaskman.terms import DEFAULT, Terms
@@ -112,22 +112,6 @@ class State(enum.Enum):
 _RUNNING = State.RUNNING  # a member is slow to look up in its class
 
 
-class Start(Latch):
-    """One start of a manager; it opens when the start has ended, however it went."""
-
-    def __init__(self) -> None:
-        self._starter = getcurrent()
-
-    def await_end(self) -> None:
-        """Wait until the start has ended.
-
-        Raises :class:`WouldBlockError` in a signal handler that interrupts the start itself.
-        """
-        if not self.done() and getcurrent() is self._starter:
-            raise WouldBlockError("this manager is being started by the code that is interrupted")
-        self.wait()
-
-
 class Companion(Protocol):
     """What lives on a manager's hub, and ends with it."""
 
@@ -164,7 +148,7 @@ class TaskManager:
         self.queue = queues.connect(queue)
         self.events = Events()
         self._state = State.NEW
-        self._starts: dict[str, Start] = {}  # the one that is under way; setdefault is atomic
+        self._starts: dict[str, Start] = {}  # the one that is under way
         self._home = Home("this manager, and every task of its,")
         self._pool: Pool | None = None
         self._timetable: Timetable | None = None
@@ -220,27 +204,17 @@ class TaskManager:
         while self._state is not State.RUNNING:
             refuse_at_import()
             self._check_usable()
-            mine = Start()
-            start = self._starts.setdefault("start", mine)
-            if start is mine:
-                self._start_once(mine)
-            else:
-                start.await_end()
+            start_once(self._starts, "start", "this manager", self._start_here)
         return self
 
-    def _start_once(self, start: Start) -> None:
-        """Start it, and let all go on who came meanwhile, from whichever thread."""
-        try:
-            if self._state is not State.NEW:
-                return  # another start has ended just now
-            if self.config.background:
-                self._home.settle_apart(self._set_up)
-            else:
-                self._home.settle()
-                self._set_up()
-        finally:
-            self._starts.clear()
-            start.open()
+    def _start_here(self) -> None:
+        if self._state is not State.NEW:
+            return  # another start has ended just now
+        if self.config.background:
+            self._home.settle_apart(self._set_up)
+        else:
+            self._home.settle()
+            self._set_up()
 
     def _set_up(self) -> None:
         loop = self._home.loop

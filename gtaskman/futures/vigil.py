@@ -7,6 +7,7 @@ manager on the hub of another thread is at work.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from gevent import monkey
@@ -33,7 +34,8 @@ class Vigil:
         """A call has ended; in any thread."""
         loop = self.hub.loop
         if loop is not None:  # its thread may have taken its hub down
-            loop.run_callback_threadsafe(self._end)
+            with contextlib.suppress(ValueError):  # does so just now
+                loop.run_callback_threadsafe(self._end)
 
     def _end(self) -> None:
         self._open -= 1

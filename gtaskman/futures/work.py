@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -41,6 +42,7 @@ from gtaskman.futures.vigil import begin_vigil
 from gtaskman.handle import TaskHandle
 from gtaskman.latch import Latch
 from gtaskman.report import TaskStatus
+from gtaskman.starting import Start, start_once
 from gtaskman.taskmanager import TaskManager
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 # Guards counts and marks: held for a few instructions, in which nothing waits.
 _guard = monkey.get_original("_thread", "RLock")()
 _alive: set[Work] = set()  # what the interpreter's end waits for
+_works: weakref.WeakSet[Work] = weakref.WeakSet()
 _exiting = False
 
 
@@ -72,8 +75,8 @@ class Work:
         self._kept = kept
         self._breaks_pool = breaks_pool
         self._manager: TaskManager | None = None
-        self._starting = False
-        self._started = Latch()
+        self._starts: dict[str, Start] = {}  # the one that is under way
+        self._forked = False  # this is a copy, in a fork of the process that made the calls
         self._open: dict[str, Future] = {}
         self._count = 0  # calls that are open, or about to be
         self._closed = False
@@ -81,6 +84,7 @@ class Work:
         self._settling: set[Any] = set()  # greenlets in which futures are being settled
         self._failure: InitializerFailed | WorkerLost | None = None  # what has broken the pool
         self._ended_by: str | None = None  # who has ended the workers
+        _works.add(self)
 
     # --- calls
 
@@ -117,6 +121,8 @@ class Work:
         return future
 
     def _enter(self) -> None:
+        if self._forked:
+            self.check_home()
         with _guard:
             if self._failure is not None:
                 raise type(self._failure)(*self._failure.args) from self._failure.__cause__
@@ -131,31 +137,25 @@ class Work:
     def _leave(self, future: Future | None = None) -> None:
         if future is not None:
             future.call = None
-            if future.vigil is not None:
-                future.vigil.end()
         with _guard:
             self._count -= 1
             idle = not self._count
             if idle and (self._closed or not self._owned):
                 _alive.discard(self)
+        if future is not None and future.vigil is not None:
+            future.vigil.end()
         if idle and self._closed:
             self._on_idle()
 
     def _start(self) -> TaskManager:
-        """The manager, made and started by whoever comes first."""
-        while self._manager is None:
-            with _guard:
-                mine, self._starting = not self._starting, True
-                started = self._started
-            if not mine:
-                started.wait()
-                continue
-            try:
-                self._manager = self._make().start()
-            finally:
-                self._starting, self._started = False, Latch()
-                started.open()
-        return self._manager
+        """The manager, made and started by the first caller."""
+        while (manager := self._manager) is None:
+            start_once(self._starts, "start", "the manager of this executor", self._start_here)
+        return manager
+
+    def _start_here(self) -> None:
+        if self._manager is None:  # else another start has ended just now
+            self._manager = self._make().start()
 
     # --- ends of calls
 
@@ -270,6 +270,8 @@ class Work:
         with _guard:
             self._closed = True
             idle = not self._count
+        if self._forked:
+            return
         if cancel:
             self.withdraw(list(self._open.values()))
         if idle:
@@ -290,9 +292,10 @@ class Work:
     def await_end(self) -> None:
         """After :meth:`close`: wait until every call has ended and the workers are gone.
 
-        Called by the callback of a future it does not wait: it would wait for itself.
+        Called by the callback of a future it does not wait: it would wait for itself. Nor does it
+        in a fork of the process, where no call ends.
         """
-        if getcurrent() in self._settling:
+        if self._forked or getcurrent() in self._settling:
             return
         self._idle.wait()
         if self._owned:
@@ -302,6 +305,8 @@ class Work:
         """Close, and stop what runs: at once with ``kill``; returns without waiting."""
         self._ended_by = by
         self.close(cancel=True)
+        if self._forked:
+            return
         if self._owned:
             self._post(self._end_workers, kill)
         else:
@@ -321,6 +326,16 @@ class Work:
         hub = manager.hub if manager is not None else None
         if hub is not None and hub.loop is not None:
             hub.loop.run_callback_threadsafe(gevent.spawn_raw, function, *args)
+
+    def forget(self) -> None:
+        """In a fork of the process: no call of the original ends here.
+
+        An executor whose manager was not there yet is as good as new.
+        """
+        self._forked = self._manager is not None
+        self._starts.clear()
+        self._open.clear()
+        self._count = 0
 
     def __repr__(self) -> str:
         return f"<Work open={len(self._open)} closed={self._closed}>"
@@ -374,6 +389,8 @@ def _after_fork() -> None:
     global _guard
     _guard = monkey.get_original("_thread", "RLock")()  # another thread may have held it
     _alive.clear()
+    for work in list(_works):
+        work.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)

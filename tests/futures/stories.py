@@ -16,6 +16,7 @@ import logging
 import operator
 import os
 import pickle
+import signal
 import tempfile
 import threading
 import time
@@ -38,6 +39,7 @@ from gtaskman.futures import (
     InitializerFailed,
     Unpicklable,
     WorkerLost,
+    work,
 )
 
 STORIES = {}
@@ -888,5 +890,32 @@ def a_fork_is_refused_what_is_not_its_own(directory):
         assert pickle.load(pipe) == ["ForkedManagerError"] * 3
     os.waitpid(pid, 0)
     open_gate(directory)
+    assert future.result(PATIENCE) is None
+    executor.shutdown()
+
+
+@story
+def a_fork_ends_while_calls_of_the_original_are_open(directory):
+    executor, unused = Executor(1), Executor(1)
+    future = executor.submit(calls.hold, directory)
+    begun(directory)
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(gtaskman.ForkedManagerError):
+            executor.submit(calls.square, 1)
+        executor.kill_workers()
+        executor.shutdown(cancel_futures=True)
+        nine = unused.submit(calls.square, 3).result(PATIENCE)
+        work._at_exit()
+        os._exit(nine)
+    ends = []
+    try:
+        wait_until(lambda: ends.append(os.waitpid(pid, os.WNOHANG)) or ends[-1][0])
+    finally:
+        open_gate(directory)
+        if not ends[-1][0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(ends[-1][1]) == 9
     assert future.result(PATIENCE) is None
     executor.shutdown()

@@ -21,7 +21,8 @@ def settings():
 """
 
 # Loaded by its name: it may be known by an entry point as well, or not.
-ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+# Its summary is cut off at the width of the terminal, and names a long path first.
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "1000"}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@
 ``settings``          what the settings say: ``GTASKMAN``, and ``OPTIONS`` of ``TASKS``
 ``managers``          which manager serves them
 ``site``              imported by a worker before its first task; ``asgi`` helps
-``loading``           ``set_up``: Django set up in this process, once
+``loading``           Django set up in this process, once
 ``connections``       the database connections of a task in its worker
 ``tasks``             ``task``, and ``submit_on_commit``
 ``offloading``        ``offload``, and ``errands``, ``parcels``: what it has a worker do

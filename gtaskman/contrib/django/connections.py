@@ -28,7 +28,7 @@ from gevent import getcurrent, monkey
 
 from gtaskman.child.run import Run
 from gtaskman.context import Running, running
-from gtaskman.contrib.django.loading import set_up
+from gtaskman.contrib.django.loading import set_up_for_task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,13 +56,14 @@ def cared_for() -> Iterator[None]:
     """For the body of a task: it has connections of its own, which are closed when they are due.
 
     Where no worker runs it nothing is changed: a plain call has the connections of its caller.
-    In a worker Django is set up first, unless it is. Raises what :func:`set_up` raises.
+    In a worker Django is set up first, unless it is. Raises :class:`ConfigurationError` if
+    that fails.
     """
     run = running.get(None)
     if not isinstance(run, Run) or _entered.get() is run:
         yield
         return
-    set_up()
+    set_up_for_task()
     token = _entered.set(run)
     _enter()
     try:

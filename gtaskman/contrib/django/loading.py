@@ -1,4 +1,4 @@
-"""``set_up``: Django set up in this process, by this thread or by another one.
+"""Django set up in this process, once: ``set_up``, and ``set_up_for_task`` inside a task.
 
 ::
 
@@ -11,16 +11,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 
 import django
 from django.apps import apps
 from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.db import connections
+from gevent import Greenlet, spawn
 
 from gtaskman.errors import ConfigurationError
 
 _failure: BaseException | None = None  # why django.setup() failed in this process
+_loader: Greenlet | None = None  # sets Django up for the tasks that wait for it
 
 
 def set_up() -> None:
@@ -44,6 +48,27 @@ def set_up() -> None:
             " not reach another process"
         )
     _load()
+
+
+def set_up_for_task() -> None:
+    """:func:`set_up`, in a greenlet of its own, which no cancel or time limit of a task interrupts.
+
+    Interrupted halfway, Django could not be set up in this worker any more, and each later task
+    would fail there. Raises :class:`ConfigurationError`.
+    """
+    global _loader
+    if apps.ready:
+        return
+    if _loader is None:
+        # In an empty context: what the site calls while it is loaded is not called by the task.
+        _loader = spawn(contextvars.Context().run, _load_apart)
+    _loader.join()
+    set_up()
+
+
+def _load_apart() -> None:
+    with contextlib.suppress(Exception, SystemExit):  # each task gets the error from set_up()
+        set_up()
 
 
 def _load() -> None:

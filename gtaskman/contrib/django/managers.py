@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gevent import monkey
-
 from gtaskman import default
 from gtaskman.client import Client
 from gtaskman.contrib.django.settings import Place, default_place
 from gtaskman.errors import ConfigurationError
-from gtaskman.latch import Latch
 from gtaskman.process import refuse_at_import
+from gtaskman.starting import Start, start_once
 
 if TYPE_CHECKING:
     from gtaskman.taskmanager import TaskManager
 
 log = logging.getLogger(__name__)
 
-_allocate_lock = monkey.get_original("_thread", "allocate_lock")
-_lock = _allocate_lock()
 _made: dict[Place, TaskManager | Client] = {}
-_coming: dict[Place, Latch] = {}  # places whose manager is being made
+_starts: dict[Place, Start] = {}  # those that are under way
 
 
 def configure() -> None:
@@ -71,34 +68,20 @@ def _apart(place: Place) -> TaskManager | Client:
     """One beside the default manager, which the first caller makes while others wait for it."""
     refuse_at_import()
     while (found := _made.get(place)) is None:
-        with _lock:
-            coming, first = _coming.get(place), False
-            if coming is None and place not in _made:
-                coming, first = Latch(), True
-                _coming[place] = coming
-        if coming is None:
-            continue
-        if not first:
-            coming.wait()
-            continue
-        # Not under the lock: a start waits cooperatively, and the next greenlet of this thread
-        # would block the hub at the lock.
-        try:
-            found = _made[place] = default.make(
-                place.url, place.config, background_given=place.background_given
-            )
-            return found
-        finally:
-            _coming.pop(place, None)
-            coming.open()
+        start_once(_starts, place, "a manager of this site", functools.partial(_make, place))
     return found
 
 
+def _make(place: Place) -> None:
+    if place not in _made:  # else another start has ended just now
+        _made[place] = default.make(
+            place.url, place.config, background_given=place.background_given
+        )
+
+
 def _after_fork() -> None:
-    global _lock
-    _lock = _allocate_lock()
     _made.clear()
-    _coming.clear()
+    _starts.clear()
 
 
 def _stop_all() -> None:

@@ -21,7 +21,6 @@ from django.utils.json import normalize_json
 
 from gtaskman.context import current
 from gtaskman.contrib.django.connections import cared_for
-from gtaskman.contrib.django.loading import set_up
 from gtaskman.errors import GTaskmanError
 
 KEY = "gtaskman.contrib.django"
@@ -115,7 +114,6 @@ class Performer:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Perform it, in a worker; what a backend has sent gives a :class:`Call` as a dict."""
         told = kwargs.pop(KEY, None)
-        set_up()
         with cared_for():
             found = self.find()
             if told is None:  # sent by its name alone, as by the command line

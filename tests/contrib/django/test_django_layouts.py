@@ -149,6 +149,62 @@ def test_a_site_that_cannot_be_set_up_in_a_worker_says_why(tmp_path):
     assert "reentrant" not in done.output
 
 
+SLOW = """
+    import pathlib
+    import time
+
+    from django.apps import AppConfig
+
+
+    class Shop(AppConfig):
+        name = "shop"
+
+        def ready(self):
+            site = pathlib.Path(__file__).parents[1]
+            (site / "loading").touch()
+            while not (site / "go").exists():
+                time.sleep(0.01)
+"""
+CANCELLING = """
+    import pathlib
+
+    import gevent
+
+    import gtaskman
+
+
+    def main():
+        from shop.tasks import double
+
+        with gtaskman.TaskManager(config=gtaskman.Configuration(max_processes=1)) as manager:
+            first = manager.submit(double, 1)
+            site = pathlib.Path(__file__).parent
+            while not (site / "loading").exists():
+                gevent.sleep(0.01)
+            first.cancel()
+            gevent.sleep(0.2)  # a cancel that interrupts anything does so now
+            (site / "go").touch()
+            first.wait(40)
+            for number in range(3):
+                assert manager.submit(double, number).get(40)[0] == 2 * number
+        print("as it should be")
+
+
+    if __name__ == "__main__":
+        main()
+"""
+
+
+def test_a_cancel_while_a_worker_sets_django_up_breaks_no_later_task(tmp_path):
+    write_site(tmp_path, "gtaskman", "", "nobody", first=True)
+    (tmp_path / "shop" / "apps.py").write_text(textwrap.dedent(SLOW))
+    (tmp_path / "script.py").write_text(textwrap.dedent(CANCELLING))
+    env = environment(tmp_path)
+    done = run_python("-m", "script", directory=tmp_path, env=env, timeout=ENDING)
+    assert done.code == 0, done.output
+    assert "as it should be" in done.output
+
+
 LOGGING = """LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
