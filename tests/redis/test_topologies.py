@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import gevent
@@ -13,6 +14,7 @@ from servers import KINDS, Cluster, RunningServer, Sentinels, any_kind, each_kin
 from worlds import PATIENCE, wait_until
 
 from gtaskman.errors import ServerError, ServerUnavailable
+from gtaskman.redis.address import Address
 from gtaskman.redis.confirming import Confirming
 from gtaskman.redis.ledger import Ledger
 from gtaskman.redis.scripts import Script
@@ -304,3 +306,28 @@ def test_those_who_wait_for_replicas_share_a_question():
     assert [count for _, count in asked] == [2, 6]
     assert asked[1][0].startswith(b"12345")
     assert b"\r\n5\r\n" in asked[1][0]  # the most that any of them wants
+
+
+@pytest.mark.parametrize(
+    ("told", "url"),
+    [
+        ({}, "redis+cluster://{}"),
+        ({"username": "default", "password": "pw"}, "redis+cluster://default:pw@{}"),
+    ],
+)
+def test_a_cluster_of_redis_py_is_taken_over_and_used(told, url):
+    with Cluster() as cluster:
+        for node in cluster.nodes if told else ():
+            node.command("CONFIG SET", "requirepass", told["password"])
+        first = cluster.nodes[0].port
+        client = redis.RedisCluster("127.0.0.1", first, **told)
+        address = Address.of(client)
+        client.close()
+        assert {node.port for node in address.nodes} == {each.port for each in cluster.nodes}
+        asked = Address.parse(url.format(f"127.0.0.1:{first}"))
+        assert dataclasses.replace(address, timeout=5.0, nodes=asked.nodes) == asked
+        server = Server(address, patience=20)
+        for queue in "abc":  # on different nodes
+            ledger = Ledger(server, "cluster", queue)
+            assert ledger.enqueue([entry("task")], "request") == [None]
+        server.close()

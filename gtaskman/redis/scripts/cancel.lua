@@ -16,6 +16,6 @@ if r.st == 'P' then
   reason = r.x or reason
   call('HSET', T(id), 'x', reason)
   call('SADD', B .. ':cx:' .. r.ow, id)
-  call('PUBLISH', B .. ':m:' .. r.ow, 'x ' .. r.t .. ' ' .. id .. '\n' .. reason)
+  publish(':m:' .. r.ow, 'x ' .. r.t .. ' ' .. id .. '\n' .. reason)
 end
 return r.st

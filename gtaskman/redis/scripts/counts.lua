@@ -2,7 +2,7 @@
 -- Gives waiting, and of these ready sync, ready async, delayed; running, completed, failed,
 -- cancelled; in all so far: queued, completed, failed, cancelled; and whether it is paused.
 
-sweep(128)
+sweep_if_allowed()
 local state = call('HMGET', STATE, 'queued', 'C', 'F', 'X', 'paused')
 local function size(index) return call('ZCARD', B .. ':' .. index) end
 

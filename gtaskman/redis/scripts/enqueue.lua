@@ -27,7 +27,7 @@ local function hand_over(id, kind, ttl, envelope)
   -- A server that refuses writes does so at the first one: that stands before the message.
   call('HSET', STATE, 'tok', token)
   local message = 't ' .. token .. ' ' .. S(left) .. ' ' .. ttl .. ' ' .. id .. '\n' .. envelope
-  if call('PUBLISH', B .. ':m:' .. owner, message) == 0 then return end
+  if publish(':m:' .. owner, message) == 0 then return end
   if left > 0 then
     call('ZADD', B .. ':id' .. kind, S(-left), owner)
   else
@@ -46,7 +46,7 @@ local function add(entry, id, name, kind, priority, delay, due, ttl, keep, losse
   end
   if unique ~= '' then
     local holder = call('HGET', B .. ':u', unique)
-    if holder then return holder end
+    if holder and holder ~= id then return holder end
     call('HSET', B .. ':u', unique, id)
   end
   if known[1] then forget(id, known[1]) end
@@ -82,8 +82,6 @@ local function add(entry, id, name, kind, priority, delay, due, ttl, keep, losse
     note('sb', start_by)
     if not owner then call('ZADD', B .. ':tl', start_by, id) end
   end
-  call('HSET', T(id), unpack(f))
-  call('SET', P(id), envelope)
   if owner then
     call('ZADD', B .. ':run', r.q, id)
     call('HSET', B .. ':o:' .. owner, id, token)
@@ -92,6 +90,9 @@ local function add(entry, id, name, kind, priority, delay, due, ttl, keep, losse
   else
     place(id, r)
   end
+  call('SET', P(id), envelope)
+  -- The record comes last: without it nothing of the task is handed out, and it can be sent again.
+  call('HSET', T(id), unpack(f))
   return 1
 end
 

@@ -56,7 +56,7 @@ local function add_whole(each)
   size = size + bytes
 end
 
-sweep(128)
+sweep_if_allowed()
 local from = first()
 if not from or limit <= 0 then return {} end
 local add = what == 'heads' and add_head or add_whole

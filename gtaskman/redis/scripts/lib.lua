@@ -66,9 +66,12 @@ local function short(channel)
   return channel
 end
 
+-- Gives how many heard it. Comes last in what it tells of, when the writes cannot be undone: so a
+-- server that denies the user this channel fails no script; what was missed is asked for later.
 local function publish(channel, message)
   if string.sub(channel, 1, 1) == ':' then channel = B .. channel end
-  return call('PUBLISH', channel, message)
+  local heard = redis.pcall('PUBLISH', channel, message)
+  return type(heard) == 'number' and heard or 0, type(heard) == 'table'
 end
 
 local function tell(channels, message)
@@ -98,9 +101,12 @@ local function wake(kind, need)
     local parked = call('ZPOPMIN', B .. ':id' .. kind)
     if not parked[1] then return end
     message = message or ('w ' .. S(ready('s')) .. ' ' .. S(ready('a')))
-    if call('PUBLISH', B .. ':m:' .. parked[1], message) > 0 then
-      need = need + tonumber(parked[2]) -- the score is the room, below zero
+    local heard, denied = publish(':m:' .. parked[1], message)
+    if denied then -- it stays parked, for those who may wake it
+      call('ZADD', B .. ':id' .. kind, parked[2], parked[1])
+      return
     end
+    if heard > 0 then need = need + tonumber(parked[2]) end -- the score is the room, below zero
   end
 end
 
@@ -260,8 +266,7 @@ local function forget(id, letter)
   call('UNLINK', T(id), P(id), E(id))
 end
 
--- Forgets finished records that were kept long enough; gives how many. Whoever looks does it too,
--- so that nobody sees them longer.
+-- Forgets finished records that were kept long enough; gives how many.
 local function sweep(limit)
   local over = call('ZRANGEBYSCORE', B .. ':ex', '-inf', NOW, 'LIMIT', 0, limit)
   if #over == 0 then return 0 end
@@ -276,3 +281,7 @@ local function sweep(limit)
   for _, letter in ipairs({'C', 'F', 'X'}) do call('ZREM', B .. ':x' .. letter, unpack(over)) end
   return #over
 end
+
+-- The same for scripts that only read, so that nobody sees such records longer. A server that
+-- refuses writes can be read all the same.
+local function sweep_if_allowed() pcall(sweep, 128) end

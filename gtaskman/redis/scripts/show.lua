@@ -1,4 +1,4 @@
 -- One record. ARGV: id. Gives {id, fields and values, body}, or nil.
 
-sweep(128)
+sweep_if_allowed()
 return (show(ARGV[1]))

@@ -4,25 +4,39 @@
 -- Sent again: the channel is there once.
 
 local channel, progress = short(ARGV[1]), ARGV[2] == '1'
-local MANY = 1024 -- bytes of channels, above which those without a listener are dropped
+local MANY = 1024 -- bytes of channels, above which those without a listener are dropped,
+local FEW = 16 -- of which so many are looked at with each new one: what one call takes is bounded
 
-local function full(name) return string.sub(name, 1, 1) == ':' and B .. name or name end
+local function full(name)
+  if string.sub(name, 1, 1) == '+' then name = string.sub(name, 2) end
+  return string.sub(name, 1, 1) == ':' and B .. name or name
+end
 
-local function heard(name) return call('PUBSUB', 'NUMSUB', full(name))[2] > 0 end
+local function has(known, name) return string.find(' ' .. known .. ' ', ' ' .. name .. ' ', 1, true) end
+
+-- Drops those of the first FEW that nobody listens to, and moves the others behind all others.
+local function drop_unheard(names)
+  local first = {}
+  for at = 1, math.min(FEW, #names) do first[at] = full(names[at]) end
+  local heard = call('PUBSUB', 'NUMSUB', unpack(first))
+  local left = {}
+  for at = #first + 1, #names do left[#left + 1] = names[at] end
+  for at = 1, #first do
+    if heard[2 * at] > 0 then left[#left + 1] = names[at] end
+  end
+  return left
+end
 
 local function register(id)
-  local others, wanted = {}, progress
   local known = call('HGET', T(id), 'w') or ''
-  for flag, name in string.gmatch(known, '(%+?)([^ ]+)') do
-    if name == channel then
-      wanted = wanted or flag == '+'
-    elseif #known < MANY or heard(name) then
-      others[#others + 1] = flag .. name
-    end
+  if has(known, '+' .. channel) or (not progress and has(known, channel)) then return end
+  local names = {}
+  for name in string.gmatch(known, '[^ ]+') do
+    if name ~= channel then names[#names + 1] = name end
   end
-  others[#others + 1] = (wanted and '+' or '') .. channel
-  local all = table.concat(others, ' ')
-  if all ~= known then call('HSET', T(id), 'w', all) end
+  if #known > MANY then names = drop_unheard(names) end
+  names[#names + 1] = (progress and '+' or '') .. channel
+  call('HSET', T(id), 'w', table.concat(names, ' '))
 end
 
 local records, size = {}, 0
