@@ -922,7 +922,10 @@ class TaskManager:
     def _store_last(self, reports: list[Report]) -> None:
         """Keep the last reports of tasks."""
         if self._follows:
-            self._archive.finish(reports)
+            try:
+                self._archive.finish(reports)
+            except Exception:
+                log.exception("the last reports of %d tasks could not be stored", len(reports))
         else:
             for report in reports:
                 self._store(report)
@@ -1088,7 +1091,8 @@ class TaskManager:
         }
 
     def _waiting(self) -> int:
-        return sum(self._line.waiting()) + self._line.delayed()
+        info = self._line.info()
+        return int(info["waiting"] + info["delayed"])
 
     def pids(self) -> list[int]:
         """The pids of the workers."""

@@ -331,7 +331,7 @@ class Pool:
     def counts(self) -> tuple[int, int]:
         """How many jobs run, and how many are in a worker but have not begun."""
         running = held = 0
-        for worker in self._workers.values():
+        for worker in list(self._workers.values()):  # any thread may ask
             begun = worker.asyncs + min(1, worker.sync)
             running += begun
             held += len(worker.jobs) - begun
@@ -340,11 +340,11 @@ class Pool:
     @property
     def processes(self) -> int:
         """Workers that live, those on their way included."""
-        return sum(worker.state is not State.STOPPING for worker in self._workers.values())
+        return sum(worker.state is not State.STOPPING for worker in list(self._workers.values()))
 
     def pids(self) -> list[int]:
         """The pids of the workers that are up."""
-        return [worker.pid for worker in self._workers.values() if worker.pid is not None]
+        return [worker.pid for worker in list(self._workers.values()) if worker.pid is not None]
 
     def kill(self, reason: str) -> None:
         """Kill every worker; those that are needed are replaced."""

@@ -159,7 +159,11 @@ class TaskQueue(abc.ABC):
 
     @abc.abstractmethod
     def waiting(self) -> tuple[int, int]:
-        """How many are ready now: sync ones, async ones. A pause changes nothing in that."""
+        """How many are ready now: sync ones, async ones. A pause changes nothing in that.
+
+        It may do what is due by now, and so is for the manager, on its hub; others ask
+        :meth:`info`.
+        """
 
     @abc.abstractmethod
     def delayed(self) -> int:
@@ -171,7 +175,7 @@ class TaskQueue(abc.ABC):
 
     @abc.abstractmethod
     def info(self) -> dict[str, Any]:
-        """What there is to know at one moment.
+        """What there is to know at one moment; from any thread.
 
         At least ``name``, ``paused``, and the numbers ``waiting``, ``delayed``, ``running`` and
         ``dead``.

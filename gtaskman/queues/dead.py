@@ -77,7 +77,7 @@ class DeadLetters:
         letters = self.letters
         # Whatever its size, the newest stays: somebody is about to look at it.
         while len(letters) > self._keep or (self._bytes > self._keep_bytes and len(letters) > 1):
-            self.forget(next(iter(letters)))
+            self.forget(next(iter(letters), ""))
 
     def __len__(self) -> int:
         return len(self.letters)

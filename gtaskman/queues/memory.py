@@ -287,20 +287,21 @@ class InMemoryTaskQueue(TaskQueue):
         return self._sync.count, self._async.count
 
     def delayed(self) -> int:
-        self._catch_up()
-        return self._delayed_count
+        return self._delayed_count - len(self._delayed.due(time.monotonic()))
 
     def running(self) -> int:
         return self._claimed
 
     def info(self) -> dict[str, Any]:
-        sync, asyncs = self.waiting()
+        # This changes nothing: another thread, or a signal handler, may ask at any moment.
+        delayed, expired = self.delayed(), len(self._deadlines.due(time.monotonic()))
+        running = self._claimed + expired
         return {
             "name": self.name,
             "paused": self.paused,
-            "waiting": sync + asyncs,
-            "delayed": self.delayed(),
-            "running": self.running(),
+            "waiting": max(0, len(self._jobs) - running - delayed),
+            "delayed": delayed,
+            "running": running,
             "dead": len(self._dead),
         }
 

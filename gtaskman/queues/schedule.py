@@ -37,9 +37,25 @@ class Schedule:
     def next(self) -> float | None:
         """The first moment that matters, or None."""
         heap = self._heap
-        while heap and not self._matters(heap[0][0], heap[0][2]):
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        while heap:
+            first = heap[0]
+            if self._matters(first[0], first[2]):
+                return first[0]
+            if heap and heap[0] is first:  # a signal handler may have added what comes before it
+                heapq.heappop(heap)
+        return None
+
+    def due(self, now: float) -> list[Job]:
+        """The jobs whose moment has come, which stay in; may be called from any thread."""
+        heap, found, places = list(self._heap), [], [0]
+        while places:
+            place = places.pop()
+            if place < len(heap) and heap[place][0] <= now:
+                when, _, job = heap[place]
+                if self._matters(when, job):
+                    found.append(job)
+                places += (2 * place + 1, 2 * place + 2)
+        return found
 
     def take(self, now: float) -> Iterator[Job]:
         """The jobs whose moment has come, in its order, one after the other taken out."""

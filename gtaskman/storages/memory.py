@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import heapq
 import itertools
 import time
@@ -76,7 +77,7 @@ class InMemoryTaskStorage(TaskStorage):
             size += report.result_size
         self._bytes += size
         if len(finished) < alone:  # some had ended before, under the same ids
-            self._bytes = sum(each.result_size for each in finished.values())
+            self._bytes = sum([each.result_size for each in list(finished.values())])
         if len(finished) > self._keep or self._bytes > self._keep_bytes:
             self._evict()
 
@@ -114,7 +115,7 @@ class InMemoryTaskStorage(TaskStorage):
             return False
         self._bytes -= report.result_size
         if len(self._line) > 2 * len(self._finished) + _SLACK:
-            self._line = collections.deque(filter(self._is_kept, self._line))
+            self._line = collections.deque(filter(self._is_kept, list(self._line)))
         return True
 
     def _dismiss(self, task_id: str) -> bool:
@@ -140,17 +141,20 @@ class InMemoryTaskStorage(TaskStorage):
         if report is None:
             return
         if len(self._fading) > 2 * len(self._finished) + _SLACK:
-            self._fading = [each for each in self._fading if self._is_kept(each[2])]
+            self._fading = [each for each in list(self._fading) if self._is_kept(each[2])]
             heapq.heapify(self._fading)
         heapq.heappush(self._fading, (time.monotonic() + seconds, next(self._order), report))
 
     def _fade(self) -> None:
-        """Forget those whose time is over."""
+        """Forget those whose time is over; several threads may do so at once."""
         now = time.monotonic()
-        while self._fading and self._fading[0][0] <= now:
-            report = heapq.heappop(self._fading)[2]
-            if self._is_kept(report):
-                self.delete(report.id)
+        with contextlib.suppress(IndexError):  # another one has taken the last entry
+            while self._fading[0][0] <= now:
+                entry = heapq.heappop(self._fading)
+                if entry[0] > now:  # another one has taken the entry that was due
+                    heapq.heappush(self._fading, entry)
+                elif self._is_kept(entry[2]):
+                    self.delete(entry[2].id)
 
     def _is_kept(self, report: Report) -> bool:
         return self._finished.get(report.id) is report
@@ -207,9 +211,11 @@ class InMemoryTaskStorage(TaskStorage):
         finished, line = self._finished, self._line
         # Whatever its size, the newest stays: somebody is about to ask for it.
         while len(finished) > self._keep or (self._bytes > self._keep_bytes and len(line) > 1):
+            if not line:  # entries were lost between a delete in another thread and an end here
+                line.extend(list(finished.values()))
+                continue
             oldest = line.popleft()
-            if finished.get(oldest.id) is oldest:
-                del finished[oldest.id]
+            if finished.get(oldest.id) is oldest and finished.pop(oldest.id, None) is not None:
                 self._bytes -= oldest.result_size
 
 

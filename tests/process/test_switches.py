@@ -17,7 +17,7 @@ import time
 import gevent
 import greenlet
 import pytest
-from scenarios import tasks
+from scenarios import eruptions, tasks
 from worlds import PATIENCE, wait_until
 
 import gtaskman
@@ -55,6 +55,7 @@ class Story:
         self.seed = seed
         self.handles: list[gtaskman.TaskHandle] = []
         self.actors: list[gevent.Greenlet] = []
+        self.harmed: list[BaseException] = []  # failures of tasks that do nothing wrong
         self.switches = 0
         self.at = set(self.random.sample(range(1, 40 * GREENLETS), INTERRUPTS))
 
@@ -63,10 +64,16 @@ class Story:
     def act(self):
         for _ in range(ACTIONS):
             action = self.random.choice(
-                (self.get, self.get, self.unique, self.many, self.follow, self.cancel, self.fail)
+                (
+                    *(self.get, self.get, self.unique, self.many, self.follow, self.cancel),
+                    *(self.fail, self.erupt, self.erupt),
+                )
             )
             try:
                 action()
+            except gtaskman.TaskFailed as error:
+                if action not in (self.fail, self.erupt):
+                    self.harmed.append(error)
             except BaseException:
                 # Whatever was raised into it, or by it: it goes on with the next action.
                 continue
@@ -113,6 +120,17 @@ class Story:
         handle.rawlink(lambda _: 1 / 0)
         handle.get(PATIENCE)
 
+    def erupt(self):
+        choice = self.random.choice
+        args = (choice([*eruptions.HOW]), choice([*eruptions.ERRORS]), choice((0, 0, 1, 3)))
+        handle = self.submit(
+            choice((eruptions.erupt, eruptions.erupt_async)), *args, choice((0, 3))
+        )
+        if choice((True, False)):
+            gevent.sleep(self.random.random() / 200)
+            handle.cancel("on purpose")
+        handle.get(PATIENCE)
+
     # --- what comes between
 
     def trace(self, _event, args):
@@ -155,6 +173,7 @@ class Story:
     def check(self):
         """Nothing is left, and the manager is as new."""
         manager = self.manager
+        assert not self.harmed, self.harmed
         for handle in self.handles:
             if not handle.done():
                 handle.cancel("the story has ended")
