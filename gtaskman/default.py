@@ -239,12 +239,13 @@ def _embedded(
     background_given: bool,
     storage: TaskStorage | str | None,
 ) -> TaskManager:
+    from gtaskman.starting import started
     from gtaskman.taskmanager import TaskManager
 
     # Another thread may end, and whoever else submits must find a hub that runs.
     if not in_main_thread() or (not background_given and _needs_thread(config)):
         config = config.replace(background=True)
-    return TaskManager(url, config, storage).start()
+    return started(TaskManager(url, config, storage))
 
 
 def _needs_thread(config: Configuration) -> bool:

@@ -1,9 +1,12 @@
-"""``Start``: one start of what many callers may need at once; ``start_once`` makes it."""
+"""``Start``: one start of what many callers may need at once; ``start_once`` makes it.
+
+``started`` starts a manager that only its caller knows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from gevent import getcurrent
 
@@ -11,6 +14,19 @@ from gtaskman.errors import WouldBlockError
 from gtaskman.latch import Latch
 
 K = TypeVar("K", bound=Hashable)
+
+
+class Startable(Protocol):
+    """A manager, as :func:`started` sees it."""
+
+    def start(self) -> object:
+        """Start it; an exception may come from an interrupt after it has started."""
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop it, if it has started."""
+
+
+M = TypeVar("M", bound=Startable)
 
 
 class Start(Latch):
@@ -49,3 +65,16 @@ def start_once(starts: dict[K, Start], key: K, what: str, start: Callable[[], ob
     finally:
         starts.pop(key, None)
         mine.open()
+
+
+def started(manager: M) -> M:
+    """The manager, started; one whose start is interrupted is stopped, since nobody else can.
+
+    Raises what ``start`` raises.
+    """
+    try:
+        manager.start()
+    except BaseException:
+        manager.stop(0)
+        raise
+    return manager

@@ -51,7 +51,7 @@ from gtaskman.pool.pool import Pool
 from gtaskman.process import refuse_at_import
 from gtaskman.queues import TaskQueue
 from gtaskman.report import Failure, FailureKind, Report, TaskStatus
-from gtaskman.starting import Start, start_once
+from gtaskman.starting import Start, start_once, started
 from gtaskman.storages import Archivist, TaskStorage
 from gtaskman.task import Definition, Task, TaskFunction, fresh_id
 from gtaskman.terms import DEFAULT, Terms
@@ -341,7 +341,7 @@ class TaskManager:
         return not self._jobs
 
     def __enter__(self) -> TaskManager:
-        return self.start()
+        return started(self)
 
     def __exit__(
         self,

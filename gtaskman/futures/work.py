@@ -42,7 +42,7 @@ from gtaskman.futures.vigil import begin_vigil
 from gtaskman.handle import TaskHandle
 from gtaskman.latch import Latch
 from gtaskman.report import TaskStatus
-from gtaskman.starting import Start, start_once
+from gtaskman.starting import Start, start_once, started
 from gtaskman.taskmanager import TaskManager
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,8 @@ class Work:
 
     def _start_here(self) -> None:
         if self._manager is None:  # else another start has ended just now
-            self._manager = self._make().start()
+            manager = self._make()
+            self._manager = started(manager) if self._owned else manager.start()
 
     # --- ends of calls
 

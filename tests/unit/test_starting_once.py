@@ -5,10 +5,12 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from gtaskman import default
-from gtaskman.errors import WouldBlockError
+from gtaskman import default, taskmanager
+from gtaskman.config import Configuration
+from gtaskman.errors import ManagerStopped, WouldBlockError
 from gtaskman.futures.work import Work
 from gtaskman.starting import start_once
+from gtaskman.taskmanager import TaskManager
 
 pytestmark = pytest.mark.quick
 
@@ -63,3 +65,30 @@ def test_so_is_one_of_an_executor():
 
     with pytest.raises(WouldBlockError, match="the manager of this executor is being started"):
         work.submit(abs, (-1,), {})
+
+
+@pytest.mark.parametrize("by", ["the default manager", "an executor", "a with statement"])
+def test_a_manager_whose_start_is_interrupted_is_not_left_running(by):
+    made = []
+
+    class Manager(TaskManager):
+        def __init__(self, *args, **more):
+            super().__init__(*args, **more)
+            made.append(self)
+
+    config = Configuration(background=True)
+    ways = {
+        "the default manager": lambda: default.make("memory://", config),
+        "a with statement": lambda: Manager(config=config).__enter__(),
+        "an executor": lambda: Work(lambda: Manager(config=config), owned=True).submit(abs, (), {}),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taskmanager, "TaskManager", Manager)
+        starting = gevent.spawn(ways[by])
+        gevent.sleep(0)  # now it waits for its thread
+        starting.kill()
+
+    assert isinstance(starting.value, gevent.GreenletExit)
+    assert [each.pids() for each in made] == [[]]
+    with pytest.raises(ManagerStopped):
+        made[0].submit(abs, -1)

@@ -43,7 +43,7 @@ _entered: contextvars.ContextVar[Running | None] = contextvars.ContextVar(
 )
 
 
-_inside = 0  # tasks that are at work here
+_inside: set[Run] = set()  # tasks that are at work here
 
 
 def in_worker() -> bool:
@@ -65,26 +65,25 @@ def cared_for() -> Iterator[None]:
         return
     set_up_for_task()
     token = _entered.set(run)
-    _enter()
     try:
+        _enter(run)
         yield
     finally:
-        _leave()
+        _leave(run)
         _entered.reset(token)
 
 
-def _enter() -> None:
-    global _inside
+def _enter(run: Run) -> None:
     if not _inside or _is_by_greenlet():
         _forget_inherited()
+        _drop_transactions()  # the end of the last task may have been interrupted
         reset_queries()
         close_old_connections()
-    _inside += 1
+    _inside.add(run)
 
 
-def _leave() -> None:
-    global _inside
-    _inside -= 1
+def _leave(run: Run) -> None:
+    _inside.discard(run)
     if not _inside or _is_by_greenlet():
         _drop_transactions()
         _close()
