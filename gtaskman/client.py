@@ -568,7 +568,7 @@ def _unknown(record: Record) -> Report:
     return Report(
         record.id,
         record.name,
-        KINDS[record.kind],
+        KINDS.get(record.kind, record.kind),
         TaskStatus.FAILED,
         record.created,
         why,

@@ -452,8 +452,8 @@ def find(
         reply = server.script(scripts.FIND, base, "whole", after, offset, most, *indexes)
         if not reply:
             break
-        found += [record_of(*each) for each in reply]
-        after, offset = found[-1].sequence, 0
+        found += [record_of(*each) for *each, _ in reply]
+        after, offset = reply[-1][-1], 0
     return found
 
 

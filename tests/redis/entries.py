@@ -48,7 +48,7 @@ end
 for _, index in ipairs({'ws', 'wa', 'wx', 'run'}) do
   for _, id in ipairs(redis.call('ZRANGE', B .. ':' .. index, 0, -1)) do
     local last = redis.call('HGET', B .. ':t:' .. id, 'sb')
-    if last then
+    if last and tonumber(last) then
       redis.call('HSET', B .. ':t:' .. id, 'sb', string.format('%.0f', tonumber(last) - by))
     end
   end

@@ -1121,6 +1121,28 @@ def test_a_page_goes_on_behind_records_that_were_deleted_by_hand(scene, client):
         scene.running.command("DEL", *(f"{base}:p:{each}" for each in sent[:150]))
 
 
+def test_a_page_goes_on_behind_a_record_whose_sequence_is_damaged(scene, client):
+    sent = ids(client.submit_many(sharing.double.task(each) for each in range(200)))
+    key = f"{client.ledger('default').base}:t:{sent[127]}"
+    sequence = scene.running.command("HGET", key, "q")
+    scene.running.command("HSET", key, "q", "zz")
+    try:
+        assert ids(client.find(limit=300)) == sent
+    finally:
+        scene.running.command("HSET", key, "q", sequence)
+
+
+def test_a_record_without_status_and_kind_is_a_report_that_says_so(scene, client):
+    sent = ids(client.submit_many(sharing.double.task(each) for each in range(3)))
+    key = f"{client.ledger('default').base}:t:{sent[1]}"
+    scene.running.command("HDEL", key, "st", "k")
+    try:
+        assert ids(client.find()) == sent
+        assert client.report(sent[1]).message
+    finally:
+        scene.running.command("HSET", key, "st", "W", "k", "s")
+
+
 @pytest.mark.parametrize("field", ["end", "body", "number", "status"])
 def test_a_damaged_record_is_a_report_that_says_so(scene, client, field):
     with scene.manager():

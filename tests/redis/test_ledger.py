@@ -1335,3 +1335,64 @@ def _drained(ledger):
     let_pass(ledger, 1)
     counts = ledger.counts()
     return counts.waiting == counts.processing == 0
+
+
+# --- records that another program has damaged
+
+_FIELDS = "st n k q c rt ml a lo t ow b x w pl pr sb tt rq u on lt".split()  # noqa: SIM905
+
+
+def _spoil(ledger, value, *ids):
+    """Removes a field of each record, or writes something else there; another field for each."""
+    for task_id, field in zip(ids, _FIELDS, strict=True):
+        key = f"{ledger.base}:t:{task_id}"
+        words = ("HDEL", key, field) if value is None else ("HSET", key, field, value)
+        ledger.server.call(ledger.base, *words)
+
+
+@pytest.mark.parametrize("value", [None, "zz", ""])
+def test_damaged_records_harm_no_others(server, value):
+    ledger = Ledger(server, "damaged", f"queue {value!r}".replace(" ", "-"))
+    begin(ledger, "dead")
+    kinds = {
+        "running": {"unique": "", "reply": "c"},
+        "settled": {},
+        "late": {"ttl": 5},
+        "delayed": {"delay": 5, "priority": 3},
+        "plain": {},
+    }
+    named = {kind: [f"{kind}-{field}" for field in _FIELDS] for kind in kinds}
+    for kind in ("running", "settled"):
+        for each in named[kind]:
+            enqueue(ledger, each, **kinds[kind])
+        ledger.turn("dead", next(requests), [], BATCH, 0, LEASE)
+    for kind in ("late", "delayed", "plain"):
+        for each in named[kind]:
+            enqueue(ledger, each, **kinds[kind])
+    tokens = ledger.owned("dead")
+    for ids in named.values():
+        _spoil(ledger, value, *ids)
+    for ids in named.values():
+        ledger.find()
+        ledger.watch("channel", ids)
+    settlements = [
+        Settlement(each, tokens[each], "CFRLB"[at % 5]) for at, each in enumerate(named["settled"])
+    ]
+    ledger.turn("dead", next(requests), settlements, 0, 0, LEASE)
+    begin(ledger, "alive")
+    let_pass(ledger, LEASE + 1)
+    assert not ledger.beat("alive", LEASE, first=True).lost
+    for kind in ("running", "plain"):
+        for each in named[kind][::2]:
+            ledger.cancel(each)
+    enqueue(ledger, "good")
+    claimed = set()
+    while found := ledger.turn("alive", next(requests), [], BATCH, BATCH, LEASE).claims:
+        claimed |= {each.id for each in found}
+        let_pass(ledger, 1)
+    assert "good" in claimed
+    ledger.resign("alive")
+    ledger.requeue(named["late"])
+    for ids in named.values():
+        for each in ids:
+            ledger.delete(each)

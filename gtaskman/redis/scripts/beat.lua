@@ -48,13 +48,13 @@ end
 local function lose(id)
   local r = load(id)
   if not r.st then return end
-  local losses = tonumber(r.lo or 0) + 1
+  local losses = (tonumber(r.lo) or 0) + 1
   call('HSET', T(id), 'lo', losses)
   if r.x then
     finish(id, r, 'X', nil, '', r.x)
   elseif r.on then
     finish(id, r, 'F', nil, '', 'lost')
-  elseif losses >= tonumber(r.ml) then
+  elseif losses >= (tonumber(r.ml) or 1) then
     finish(id, r, 'F', nil, '', 'poison')
   else
     call('HSET', T(id), 'st', 'W')

@@ -2,7 +2,7 @@
 -- Gives records of these indexes with a sequence above `after`, but the first `offset` of them;
 -- fewer than there are if they are large: go on after the last one's sequence. Ids whose record
 -- was deleted by hand are passed over.
--- `what`: whole, as show() gives them; heads: sequence and time of submission in turn, flat.
+-- `what`: whole, as show() gives them, each with its sequence; heads: sequence and time of submission in turn, flat.
 
 local what = ARGV[1]
 local after, offset, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -52,7 +52,10 @@ end
 
 local function add_whole(each)
   local record, bytes = show(each[2])
-  if record then records[#records + 1] = record end
+  if record then
+    record[4] = each[1] -- where it is listed: what stands in the record may be damaged
+    records[#records + 1] = record
+  end
   size = size + bytes
 end
 

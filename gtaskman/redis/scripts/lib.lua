@@ -42,12 +42,30 @@ local function relieve() call('HDEL', STATE, 'none') end
 
 local function number() return call('HINCRBY', STATE, 'seq', 1) end
 
+-- Puts in what a script reckons with and another program has removed or spoilt: one damaged record
+-- must not stop a script that works on many.
+local function sound(r)
+  if not tonumber(r.q) then r.q = '0' end
+  if not tonumber(r.rt) then r.rt = '0' end
+  if r.sb and not tonumber(r.sb) then r.sb = '0' end
+  if r.k ~= 's' and r.k ~= 'a' then r.k = 's' end
+  return r
+end
+
+-- Adds to a number in a record; one that is none counts as 0.
+local function add_to(id, field, by)
+  local number = redis.pcall('HINCRBY', T(id), field, by)
+  if type(number) == 'number' then return number end
+  call('HSET', T(id), field, S(math.max(by, 0)))
+  return math.max(by, 0)
+end
+
 -- All fields of a record; none of them if there is none.
 local function load(id)
   local flat = call('HGETALL', T(id))
   local r = {}
   for at = 1, #flat, 2 do r[flat[at]] = flat[at + 1] end
-  return r
+  return r.st and sound(r) or r
 end
 
 -- What record() in Python takes: {id, fields, body}, and its size in bytes.
@@ -138,8 +156,8 @@ end
 
 -- Makes a waiting record ready, at its place.
 local function place(id, r)
-  local seq, priority = tonumber(r.q), tonumber(r.pr or 0)
-  local at = tonumber(r.pl or seq)
+  local seq, priority = tonumber(r.q), tonumber(r.pr or 0) or 0
+  local at = tonumber(r.pl or seq) or seq
   fresh[r.k] = (fresh[r.k] or 0) + 1
   if priority == 0 and at == seq then
     call('ZADD', B .. ':w' .. r.k, r.q, id)
@@ -181,7 +199,7 @@ local function promote(limit)
   for _, id in ipairs(due) do
     local h = call('HMGET', T(id), 'k', 'q', 'pl', 'pr')
     if h[1] then
-      local r = {k = h[1], q = h[2], pl = h[3] or nil, pr = h[4] or nil}
+      local r = sound({k = h[1], q = h[2], pl = h[3] or nil, pr = h[4] or nil})
       if r.pl == '0' then -- it tries again: after all others
         r.pl = number()
         call('HSET', T(id), 'pl', r.pl)
@@ -205,7 +223,7 @@ end
 -- Back to its place, as if it had never been claimed; claimed again after `delay` ms at the
 -- earliest, if that is given. It must still start in time.
 local function refund(id, r, token, delay)
-  local attempt = call('HINCRBY', T(id), 'a', -1)
+  local attempt = add_to(id, 'a', -1)
   call('HSET', T(id), 'st', 'W', 'lt', token)
   call('HDEL', T(id), 'ow', 'pg', 'b')
   if r.sb and attempt == 0 then call('ZADD', B .. ':tl', r.sb, id) end

@@ -21,7 +21,7 @@ local function send_back(id)
   r.pl = number()
   call('HSET', key, 'st', 'W', 'rv', request, 'pl', r.pl)
   if r.tt then
-    local start_by = S(NOW + tonumber(r.tt))
+    local start_by = S(NOW + (tonumber(r.tt) or 0))
     call('HSET', key, 'sb', start_by)
     call('ZADD', B .. ':tl', start_by, id)
   end

@@ -43,13 +43,14 @@ end
 -- What is needed of a record at its end, and to place it again.
 local function brief(id)
   local h = call('HMGET', T(id), 'q', 'rt', 'u', 'w', 'x', 'pg', 'pl', 'sb', 'on', 'k', 'pr')
-  return {q = h[1] or nil, rt = h[2], u = h[3], w = h[4], x = h[5], pg = h[6], pl = h[7] or nil,
-          sb = h[8], on = h[9], k = h[10], pr = h[11] or nil}
+  if not h[1] then return nil end
+  return sound({q = h[1], rt = h[2], u = h[3], w = h[4], x = h[5], pg = h[6], pl = h[7] or nil,
+                sb = h[8], on = h[9], k = h[10], pr = h[11] or nil})
 end
 
 local function settle(id, token, outcome, delay, body)
   local r = brief(id)
-  if not r.q then return -1 end
+  if not r then return -1 end
   local over = outcome == 'C' or outcome == 'F' or outcome == 'X'
   if not over and r.x then
     finish(id, r, 'X', token, '', r.x)
@@ -60,7 +61,7 @@ local function settle(id, token, outcome, delay, body)
   elseif r.on then -- it was to be handed out once
     finish(id, r, 'F', token, body, body == '' and 'lost' or nil)
   else
-    if outcome == 'L' then call('HINCRBY', T(id), 'lo', 1) end
+    if outcome == 'L' then add_to(id, 'lo', 1) end
     retry(id, r, token, tonumber(delay))
   end
   return 1
@@ -102,10 +103,10 @@ local function hand_out(id, token, attempt, losses, start_by)
   handed = handed + 1
   claims[at + 1] = id
   claims[at + 2] = token
-  claims[at + 3] = tonumber(attempt)
-  claims[at + 4] = tonumber(losses or 0)
+  claims[at + 3] = tonumber(attempt) or 1
+  claims[at + 4] = tonumber(losses) or 0
   claims[at + 5] = -1
-  if start_by and claims[at + 3] == 1 then claims[at + 5] = math.max(0, tonumber(start_by) - NOW) end
+  if start_by and claims[at + 3] == 1 then claims[at + 5] = math.max(0, (tonumber(start_by) or 0) - NOW) end
 end
 
 local function add_envelopes()
@@ -131,7 +132,8 @@ local function batch_again(last)
     local h = call('HMGET', T(each[1]), 'a', 'lo', 'k', 'sb')
     if h[1] then
       hand_out(each[1], S(each[2]), h[1], h[2], h[4])
-      free[h[3]] = free[h[3]] - 1
+      local kind = sound({k = h[3]}).k
+      free[kind] = free[kind] - 1
     end
   end
   return true
@@ -176,7 +178,7 @@ local suspect -- the task that was lost before, and that this batch has claimed
 -- owner within SHY, or as long as the first one is held. Else what ran beside a task that kills
 -- its managers would be given up with it.
 local function must_wait(id, losses)
-  if tonumber(losses or 0) == 0 then return false end
+  if (tonumber(losses) or 0) == 0 then return false end
   if suspect then return true end
   local field = 'su:' .. owner
   local other, since = string.match(call('HGET', STATE, field) or '', '^(.*) (%d+)$')
@@ -196,17 +198,18 @@ local function claim(taken, last_token)
   for _, each in ipairs(taken) do
     local id = each[1]
     local h = call('HMGET', T(id), 'q', 'a', 'lo', 'sb')
+    local q = h[1] and sound({q = h[1]}).q
     if h[4] then call('ZREM', B .. ':tl', id) end
-    if h[4] and tonumber(h[4]) <= NOW and tonumber(h[2] or 0) == 0 then
+    if h[4] and (tonumber(h[4]) or 0) <= NOW and (tonumber(h[2]) or 0) == 0 then
       finish(id, load(id), 'F', nil, '', 'expired')
-    elseif h[1] and must_wait(id, h[3]) then
+    elseif q and must_wait(id, h[3]) then
       put_off = true
-      postpone(id, {k = each[3], q = h[1]}, NOW + APART)
-    elseif h[1] then
+      postpone(id, {k = each[3], q = q}, NOW + APART)
+    elseif q then
       token = token + 1
-      local said, attempt = S(token), tonumber(h[2] or 0) + 1
+      local said, attempt = S(token), (tonumber(h[2]) or 0) + 1
       call('HSET', T(id), 'st', 'P', 'ow', owner, 't', said, 'a', S(attempt), 'b', MOMENT)
-      running[#running + 1] = h[1]
+      running[#running + 1] = q
       running[#running + 1] = id
       owned[#owned + 1] = id
       owned[#owned + 1] = said
