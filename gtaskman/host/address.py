@@ -24,11 +24,16 @@ class SocketAddress:
 
         Raises :class:`ConfigurationError`, which says what would be right.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # a bracket in what stands for the host
+            parts = urlsplit("")
         if parts.scheme.lower() != "unix" or parts.netloc or parts.query or parts.fragment:
+            # It is not shown: one for a server, as redis-py has them, may hold a password.
             raise ConfigurationError(
-                f"{url!r} is not the URL of a socket: write {_EXAMPLE}, with three slashes and"
-                " nothing behind the path",
+                f"this 'unix:' URL is not that of a manager's socket: write {_EXAMPLE}, with three"
+                " slashes and nothing behind the path (a Redis server that listens on a socket is"
+                " redis+socket:///path)",
                 "url",
             )
         return cls.of(unquote(parts.path))
