@@ -787,7 +787,8 @@ class TaskManager:
                 del jobs[job.key]
                 reports.append(report)
         finally:
-            self._counts[TaskStatus.COMPLETED] += len(reports)
+            count = len(reports)
+            self._counts[TaskStatus.COMPLETED] += count
             self._store_last(reports)
             for job in limited:
                 self._limit_report(job)

@@ -23,7 +23,12 @@ _FAILED = TaskStatus.FAILED
 
 
 class InMemoryTaskQueue(TaskQueue):
-    """Jobs of this process, gone with it."""
+    """Jobs of this process, gone with it.
+
+    A signal handler that submits or cancels may interrupt any of this, wherever a function is
+    called or returns. Where a job changes its state, the check and the change therefore stand
+    together, without a call between them, and before what is done about it.
+    """
 
     shared = False
 
@@ -70,6 +75,8 @@ class InMemoryTaskQueue(TaskQueue):
             self._submit(job)
             return
         if job.terms is not DEFAULT or self._dead.letters:
+            if job.ready_at and job.ready_at <= time.monotonic():
+                job.ready_at = 0.0
             self._take_in(job)
             if not self._put_under_terms(job):
                 return
@@ -119,7 +126,7 @@ class InMemoryTaskQueue(TaskQueue):
         """Have a job wait as its terms say; gives whether it is ready."""
         if job.start_by:
             self._deadlines.add(job.start_by, job)
-        if job.ready_at > time.monotonic():
+        if job.ready_at:
             self._delay(job)
             return False
         self._make_ready(job)
@@ -136,7 +143,6 @@ class InMemoryTaskQueue(TaskQueue):
 
     def _make_ready(self, job: Job) -> None:
         """A job waits for nothing but its turn."""
-        job.ready_at = 0.0
         if not job.place:
             job.place = self._next_place()
         self._line(job).add(job)
@@ -151,7 +157,8 @@ class InMemoryTaskQueue(TaskQueue):
             self._async.take(asyncs, jobs)
         if sync:
             self._sync.take(sync, jobs)
-        self._claimed += len(jobs)
+        count = len(jobs)
+        self._claimed += count
         return jobs
 
     def refund(self, jobs: Iterable[Job]) -> None:
@@ -162,10 +169,10 @@ class InMemoryTaskQueue(TaskQueue):
             self._line(job).add(job)
 
     def retry(self, job: Job, delay: float = 0.0) -> None:
-        self._release(job)
+        job.ready_at = time.monotonic() + delay if delay else 0.0
         job.place = 0  # it gets another one when it is ready
+        self._release(job)
         if delay:
-            job.ready_at = time.monotonic() + delay
             self._delay(job)
         else:
             self._make_ready(job)
@@ -191,11 +198,12 @@ class InMemoryTaskQueue(TaskQueue):
 
     def cancel(self, task_id: str) -> Job | None:
         job = self._jobs.get(task_id)
-        if job is None or job.claimed:
+        if job is None or job.claimed or job.withdrawn:
             return None
+        job.withdrawn = True
         self._withdraw(job)
         self._free(job)
-        del self._jobs[task_id]
+        self._jobs.pop(task_id, None)
         return job
 
     def _withdraw(self, job: Job) -> None:
@@ -204,7 +212,6 @@ class InMemoryTaskQueue(TaskQueue):
         Looking for it in the line would take longer the longer the line is: it is passed over when
         its turn comes.
         """
-        job.withdrawn = True
         if job.ready_at:
             self._no_longer_delayed(job)
         else:
@@ -241,13 +248,18 @@ class InMemoryTaskQueue(TaskQueue):
     def _catch_up(self) -> None:
         """Do what is due by now."""
         now = time.monotonic()
-        for job in self._delayed.take(now):
+        for when, job in self._delayed.take(now):
+            if job.withdrawn or job.ready_at != when:
+                continue
+            job.ready_at = 0.0
             self._no_longer_delayed(job)
             self._make_ready(job)
-        for job in self._deadlines.take(now):
-            self._withdraw(job)
-            job.claimed = True
+        for _, job in self._deadlines.take(now):
+            if job.withdrawn or job.claimed:
+                continue
+            job.withdrawn = job.claimed = True
             self._claimed += 1
+            self._withdraw(job)
             self._expired.append(job)
 
     def _is_delayed(self, when: float, job: Job) -> bool:
@@ -275,6 +287,8 @@ class InMemoryTaskQueue(TaskQueue):
     def revive(self, task_id: str) -> Job | None:
         job = self._dead.job(task_id)
         if job is not None:
+            if job.ready_at <= time.monotonic():
+                job.ready_at = 0.0
             self._take_in(job)
             self._put_under_terms(job)
         return job
@@ -309,7 +323,7 @@ class InMemoryTaskQueue(TaskQueue):
 class _Line:
     """Those of one kind that are ready: a lane for each priority, the highest first.
 
-    In each lane they stand by their place.
+    In each lane they stand by their place. An empty lane stays: there are as many as priorities.
     """
 
     def __init__(self) -> None:
@@ -333,11 +347,12 @@ class _Line:
             bisect.insort(lane, job, key=_place)
 
     def _lane(self, priority: int) -> collections.deque[Job]:
-        lane = self._lanes.get(priority)
-        if lane is None:
-            lanes = {**self._lanes, priority: collections.deque()}
-            self._lanes = dict(sorted(lanes.items(), reverse=True))
-            lane = self._lanes[priority]
+        while (lane := self._lanes.get(priority)) is None:
+            before = self._lanes
+            lanes = {**before, priority: collections.deque[Job]()}
+            lanes = dict(sorted(lanes.items(), reverse=True))
+            if self._lanes is before:  # else a signal handler has made one
+                self._lanes = lanes
         return lane
 
     def take(self, most: int, jobs: list[Job]) -> None:
@@ -351,12 +366,6 @@ class _Line:
                 job.claimed = True
                 jobs.append(job)
                 most -= 1
-        if len(self._lanes) > 1:
-            self._lanes = {
-                priority: lane
-                for priority, lane in self._lanes.items()
-                if lane or lane is self.plain
-            }
 
     def clear(self) -> None:
         """Forget everything."""

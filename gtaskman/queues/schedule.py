@@ -30,9 +30,17 @@ class Schedule:
         """Note what comes at ``when``."""
         heapq.heappush(self._heap, (when, next(self._order), job))
         if len(self._heap) > self._sweep_at:
-            self._heap = [each for each in self._heap if self._matters(each[0], each[2])]
-            heapq.heapify(self._heap)
-            self._sweep_at = max(_MANY, 2 * len(self._heap))
+            self._sweep()
+
+    def _sweep(self) -> None:
+        # A signal handler may add jobs meanwhile: they go to a heap of their own at first.
+        heap, self._heap = self._heap, []
+        heap = [each for each in heap if self._matters(each[0], each[2])]
+        heapq.heapify(heap)
+        self._sweep_at = max(_MANY, 2 * len(heap))
+        added, self._heap = self._heap, heap
+        for each in added:
+            heapq.heappush(self._heap, each)
 
     def next(self) -> float | None:
         """The first moment that matters, or None."""
@@ -57,12 +65,12 @@ class Schedule:
                 places += (2 * place + 1, 2 * place + 2)
         return found
 
-    def take(self, now: float) -> Iterator[Job]:
-        """The jobs whose moment has come, in its order, one after the other taken out."""
+    def take(self, now: float) -> Iterator[tuple[float, Job]]:
+        """The moments that have come, with their jobs, in order, one after the other taken out."""
         while self._heap and self._heap[0][0] <= now:
             when, _, job = heapq.heappop(self._heap)
             if self._matters(when, job):
-                yield job
+                yield when, job
 
     def __bool__(self) -> bool:
         return bool(self._heap)

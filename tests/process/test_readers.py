@@ -101,3 +101,41 @@ def test_a_storage_that_cannot_take_a_last_report_costs_no_worker(
         handle.get(10)
     assert manager.submit(tasks.where).get(10) == pid
     assert "could not be stored" in caplog.text
+
+
+def test_tasks_that_a_signal_handler_submits_and_cancels_all_end(make_manager, asked_by):
+    manager = make_manager(max_processes=2)
+    chance, handles, errors = random.Random(1), [], []
+
+    def act():
+        task = tasks.echo.with_options(
+            delay=chance.choice((0, 0.0005, 0.002)),
+            ttl=chance.choice((None, 0.001, 0.5)),
+            priority=chance.choice((0, 1)),
+            unique=chance.choice((False, False, "a", "b")),
+        )
+        try:
+            handles.append(manager.submit(task, 1))
+        except gtaskman.DuplicateTaskError:
+            return
+        if chance.random() < 0.3:
+            handles[-chance.randrange(1, min(len(handles), 30) + 1)].cancel()
+
+    def in_handler():
+        if len(handles) < 4 * TASKS:
+            try:
+                act()
+            except BaseException as error:
+                errors.append(error)
+
+    asked_by("a signal handler", in_handler)
+    for _ in range(TASKS // 20):
+        for _ in range(20):
+            act()
+        gevent.sleep(0.002)
+    wait_until(lambda: all(handle.done() for handle in handles), what="every task ends")
+    assert errors == []
+    info = manager.queue.info()
+    assert (info["waiting"], info["delayed"], info["running"]) == (0, 0, 0)
+    assert manager.queue.waiting() == (0, 0)
+    assert (manager.queue._keys, manager._pending) == ({}, 0)
