@@ -38,19 +38,24 @@ def completed(name: str, value: Any, limit: int) -> Outcome:
     """It returned ``value``; a value that cannot travel is a failure of the task."""
     if value is None:
         return RETURNED
-    return _done(name, lambda: encode_value(value, limit), limit)
+    return _done(name, value, encode_value, limit)
 
 
 def sealed(name: str, value: Any, seal: Callable[[Any], bytes], limit: int) -> Outcome:
     """It returned ``value``, which goes on to a server in the envelope that ``seal`` makes."""
-    return _done(name, lambda: Payload(SEALED, seal(value), ()), limit)
 
-
-def _done(name: str, encode: Callable[[], Payload], limit: int) -> Outcome:
-    try:
-        payload = encode()
+    def encode(value: Any, limit: int) -> Payload:
+        payload = Payload(SEALED, seal(value), ())
         if payload.size > limit:
             raise PayloadError(f"it takes {payload.size:,} bytes, over the limit of {limit:,}")
+        return payload
+
+    return _done(name, value, encode, limit)
+
+
+def _done(name: str, value: Any, encode: Callable[[Any, int], Payload], limit: int) -> Outcome:
+    try:
+        payload = encode(value, limit)
     except (GreenletExit, SoftTimeout, KeyboardInterrupt):
         raise  # thrown into the task: its result waited for something while it was pickled
     except BaseException as error:
