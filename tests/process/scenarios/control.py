@@ -253,7 +253,8 @@ def cancelling_while_it_is_being_recalled():
 def a_task_that_swallows_the_request(kind, start_method):
     """Its worker is killed after the grace, and nobody else suffers."""
     with stage.manager(max_processes=2, start_method=start_method, kill_grace=0.3) as manager:
-        other = manager.submit(work.nap, 1.0)
+        gate = scratch()
+        other = manager.submit(work.stay_until, gate)
         other_pid = running(other)
         handle = manager.submit(work.of(kind, "stubborn"))
         pid = running(handle)
@@ -264,8 +265,8 @@ def a_task_that_swallows_the_request(kind, start_method):
         taken = time.monotonic() - begin
         assert 0.25 < taken < QUICK, taken
         wait_until(lambda: pid not in manager.pids())
-        assert other.get(timeout=PATIENCE) == "rested"
-        assert other.report.worker == other_pid
+        work.mark(gate)
+        assert other.get(timeout=PATIENCE) == other_pid
         assert other.report.attempt == 1
         assert manager.submit(work.of(kind, "add"), 2, 3).get(timeout=PATIENCE) == 5
         assert_empty(manager)

@@ -237,6 +237,13 @@ def hold_until(path):
     return os.getpid()
 
 
+@gtaskman.task
+def stay_until(path):
+    """The same, and say that it runs."""
+    announce()
+    return hold_until(path)
+
+
 @_of_both_kinds
 def outlast_its_limit(path):
     """When it is stopped, clean up until well after its own time limit."""
