@@ -87,7 +87,7 @@ def flush_output() -> None:
 
 
 def leave_fork(error: BaseException | None) -> NoReturn:
-    """End a fork that a task made as a script ends that ``error`` leaves."""
+    """End this process, a task's fork or a worker, as a script ends that ``error`` leaves."""
     code = 0
     if isinstance(error, SystemExit):
         if isinstance(error.code, int):

@@ -19,7 +19,7 @@ from typing import Any
 import greenlet
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 
-from gtaskman.child import boot
+from gtaskman.child import boot, signals
 from gtaskman.child.start import start_worker
 from gtaskman.wire.settings import Settings
 
@@ -53,6 +53,7 @@ def _become_worker(
         _neutralise({pipe, page, *more})
         boot.die_with(parent)
         _forget_multiprocessing()
+        signals.watch()
         gc.freeze()
         gc.enable()
         start_worker(number, pipe, page, settings, more)

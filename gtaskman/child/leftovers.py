@@ -1,56 +1,20 @@
-"""What a task leaves behind in the greenlet that it ran in: a ``gevent.Timeout`` that still runs.
+"""Whether anything that a task left behind may still reach the greenlet that it ran in.
 
-It would be raised into the next task. Looking for it is slow, so it is done only after a task that
-left more watchers active than there were, and less and less often while nothing is found: tasks
-may leave connections or greenlets of their own, which harm no other task.
+A ``gevent.Timeout`` that still runs, or any other callback that is to switch or throw into the
+greenlet, refers to it: so the number of references tells, at the cost of reading it.
 """
 
 from __future__ import annotations
 
-import gc
-import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from gevent import Timeout, getcurrent
+from gevent import getcurrent
 from greenlet import greenlet as PlainGreenlet  # noqa: N812 - a class, whatever its name
 
-from gtaskman.child.run import Run
-
-log = logging.getLogger(__name__)
-
-_MOST_SKIPPED = 1023  # times that a search is left out after many that found nothing
-
-
-class Leftovers:
-    """Cancels the timeouts that sync tasks leave running in ``greenlet``, where all of them run."""
-
-    def __init__(self, greenlet: Any) -> None:
-        self._greenlet = greenlet
-        self._skip = self._skipped = 0
-
-    def look(self, run: Run) -> None:
-        """This run has left some watcher active."""
-        if self._skipped < self._skip:
-            self._skipped += 1
-            return
-        found = _running_timeouts(self._greenlet)
-        self._skip = 0 if found else min(2 * self._skip + 1, _MOST_SKIPPED)
-        self._skipped = 0
-        for timeout in found:
-            timeout.close()
-            log.warning("task %s left a gevent.Timeout running: it was cancelled", run.name)
-
-
-def _running_timeouts(greenlet: Any) -> list[Timeout]:
-    # By their exact types: isinstance() asks an object for its class, and lazy ones wake for that.
-    timeouts = [each for each in gc.get_objects() if issubclass(type(each), Timeout)]
-    return [each for each in timeouts if each.pending and greenlet in (each.timer.args or ())]
-
-
-def references(waiting: Any) -> int:
-    """How many references there are to a greenlet that is in a variable of the caller."""
-    return sys.getrefcount(waiting)
+references: Callable[[Any], int] = sys.getrefcount
+"""How many references there are to a greenlet that is in a variable of the caller."""
 
 
 def _references_of_a_kept_one() -> int:

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from gtaskman.child import boot
+from gtaskman.child import boot, signals
 from gtaskman.child.worker import Worker
 from gtaskman.wire.settings import Settings
 from gtaskman.wire.slate import Slate
 
 
 def adopt(settings: Settings) -> None:
-    """See the application's files and arguments as it sees them."""
+    """See the application's files and arguments as it sees them, before any of it is imported."""
+    signals.watch()
     sys.path[:] = settings.path
     sys.argv[:] = settings.argv
     if settings.authkey is not None:

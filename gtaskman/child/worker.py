@@ -6,8 +6,9 @@
                          -> TaskGreenlet                  async: side by side
     doorbell (SIGURG) -> the running task's greenlet      when that task keeps the hub from running
 
-Sync tasks run in the main greenlet, since a callback of the hub could not block. The hub cannot
-read the pipe while a task computes; so the manager rings SIGURG, and the handler, which runs
+Sync tasks run in the main greenlet, since a callback of the hub could not block; while something
+that an earlier one left may still raise there, each in a greenlet of its own. The hub cannot read
+the pipe while a task computes; so the manager rings SIGURG, and the handler, which runs
 between two instructions of the task, reads it instead.
 """
 
@@ -25,14 +26,14 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from gevent import getcurrent, monkey
+from gevent import Timeout, getcurrent, monkey
 from gevent.event import Event
 from gevent.exceptions import HubDestroyed, LoopExit
 from gevent.hub import get_hub
 from greenlet import GreenletExit
 from greenlet import greenlet as PlainGreenlet  # noqa: N812 - a class, whatever its name
 
-from gtaskman.child import boot, leftovers, outcome, seal
+from gtaskman.child import boot, leftovers, outcome, seal, signals
 from gtaskman.child.outcome import Outcome
 from gtaskman.child.pen import Pen
 from gtaskman.child.run import Run
@@ -131,25 +132,31 @@ class Worker:
         self._held: set[int] = set()  # targets of async runs that were reported for blocking
         self._posted: collections.deque[Callable[[], None]] = collections.deque()
         self._forked: Any = None  # in a fork that a task made: the greenlet that made it
-        self._leftovers = leftovers.Leftovers(self._main)
+        self._sync: Any = self._main  # the greenlet that sync tasks run in
+        self._away = False  # the main greenlet waits for a turn of the hub, or for a sync task
+        self._unheld = 0  # references to the main greenlet when no task has left any
         self._brisk = False  # orders follow at once
 
     # --- life
 
     def serve(self) -> NoReturn:
         """Say READY, then work until told to stop."""
-        signal.signal(signal.SIGURG, self._on_doorbell)
-        signal.siginterrupt(signal.SIGURG, False)
+        self._listen_to_bell()
         # What is buffered would be written by the task's fork as well.
         os.register_at_fork(before=boot.flush_output, after_in_child=self._on_fork)
         self._hub.handle_system_error = self._on_system_error
+        self._give_way()
+        self._unheld = leftovers.references(self._main)
         self._channel.start(self._on_readable)
         # As its number, the pid: its starter may tell it later than we speak.
         self._send(messages.READY, os.getpid())
         self._channel.flush()
         while not self._ending:
             while self._inbox:
-                self._run_sync(self._inbox.popleft())
+                if leftovers.references(self._main) > self._unheld and self._is_held():
+                    self._run_apart(self._inbox.popleft())
+                else:
+                    self._run_sync(self._inbox.popleft())
             self._rest()
         boot.flush_output()
         self._channel.drain()
@@ -173,15 +180,37 @@ class Worker:
         """Wait in the hub for an order."""
         self._parked = True
         try:
+            self._wait()
+        finally:
+            self._parked = False
+
+    def _wait(self) -> None:
+        """Wait in the hub until anything switches to the main greenlet, or raises there."""
+        try:
             self._hub.switch()
         except (LoopExit, HubDestroyed):
             raise
         except BaseException as error:
             if self._forked is not None:
                 self._leave_fork(error)
+            if isinstance(error, Timeout):
+                error.close()  # else it refers to this greenlet until the garbage is collected
             log.warning("an earlier task left something running that raised", exc_info=error)
-        finally:
-            self._parked = False
+
+    def _give_way(self) -> None:
+        """Wait for one turn of the hub."""
+        self._away = True
+        self._loop.run_callback(self._come_back)
+        while self._away:
+            self._wait()
+
+    def _come_back(self) -> None:
+        self._away = False
+        self._main.switch()
+
+    def _listen_to_bell(self) -> None:
+        signal.signal(signal.SIGURG, self._on_doorbell)
+        signal.siginterrupt(signal.SIGURG, False)
 
     def _on_system_error(self, kind: type[BaseException], value: Any, trace: Any = None) -> None:
         """A greenlet has ended with SystemExit or the like; the hub would end this process."""
@@ -301,8 +330,8 @@ class Worker:
 
             return "\n".join(format_run_info())
         frames = [greenlet.gr_frame for greenlet in self._greenlets.values()]
-        if self._running and self._main is not getcurrent():
-            frames.append(self._main.gr_frame)
+        if self._running and self._sync is not getcurrent():
+            frames.append(self._sync.gr_frame)
         return "\n".join("".join(traceback.format_stack(each)) for each in frames if each)
 
     # --- stopping a run
@@ -333,7 +362,7 @@ class Worker:
             return
         greenlet = self._greenlets.get(number)
         if greenlet is None and number == self._running:
-            self._main.throw(stop.tell())
+            self._sync.throw(stop.tell())
         elif greenlet is not None and greenlet.begun:
             greenlet.throw(stop.tell())
         elif greenlet is not None:
@@ -354,14 +383,20 @@ class Worker:
                 self._loop.run_callback(sys.setrecursionlimit, limit)
 
     def _heed_doorbell(self, frame: FrameType | None) -> None:
-        current = getcurrent()
-        number = self._running if current is self._main else getattr(current, "number", None)
-        if number == 0 or self._busy or self._channel.reading or current is self._hub:
+        busy = self._busy or self._channel.reading or getcurrent() is self._hub
+        if busy or self._number_here() == 0:
             # Code of ours was interrupted: the hub reads the pipe soon, or the next task finds
             # this before it begins.
             self._rung = True
             return
         self._answer_bell(frame)
+
+    def _number_here(self) -> int | None:
+        """The run of the current greenlet; 0 in code of ours, None in a greenlet of a task's."""
+        current = getcurrent()
+        if current is self._sync:
+            return self._running
+        return 0 if current is self._main else getattr(current, "number", None)
 
     def _answer_bell(self, frame: FrameType | None) -> None:
         self._bell_frame = frame
@@ -380,14 +415,10 @@ class Worker:
             self._loop.run_callback(self._on_readable)
         # Only what runs right here is raised into: a CANCEL meant for a task that has ended
         # meanwhile finds no stop, and hits nobody.
-        current = getcurrent()
-        number = self._running if current is self._main else getattr(current, "number", 0)
-        stop = self._stops.get(number)
-        if stop is not None and not stop.told:
-            raise stop.tell()
+        self._heed_stop(self._number_here() or 0)
 
     def _heed_stop(self, number: int) -> None:
-        """Raise into a run that was stopped while it was prepared."""
+        """Raise into a run that was stopped, unless it has been told."""
         stop = self._stops.get(number)
         if stop is not None and not stop.told:
             raise stop.tell()
@@ -404,17 +435,48 @@ class Worker:
         started = time.monotonic()
         self._slate.begin(run.number, started)
         self._begun = run.number
-        active = self._loop.activecnt
         try:
             ended = self._attempt(run, started, None)
-        except (Cancelled, SoftTimeout) as error:
-            # The bell rang between the task's last instruction and our first.
+            if signals.changed:
+                self._restore_signals(f"task {run.name}")
+        except BaseException as error:
+            # The bell, or a timer of the task's, rang between its last instruction and our first.
             self._running = 0
             ended = self._stopped_by(run, error)
+            if signals.changed:
+                self._restore_signals(f"task {run.name}")
         self._begun = 0
         self._finish(run, started, ended)
-        if self._loop.activecnt > active:
-            self._leftovers.look(run)
+
+    def _restore_signals(self, culprit: str) -> None:
+        signals.stop_timer(culprit)
+        self._listen_to_bell()
+        signals.changed = False
+
+    def _is_held(self) -> bool:
+        """Whether anything that earlier tasks left still refers to the main greenlet.
+
+        It may raise there, as a ``gevent.Timeout`` does that still runs.
+        """
+        self._give_way()  # until then, what the hub was doing may refer to it
+        return leftovers.references(self._main) > self._unheld
+
+    def _run_apart(self, run: Run) -> None:
+        """Run a sync task in a greenlet of its own, which nothing left by another can reach."""
+        self._begun = run.number  # it may be cancelled from now on
+        self._away = True
+        self._sync = PlainGreenlet(self._run_and_come_back, self._hub)
+        self._loop.run_callback(self._sync.switch, run)
+        while self._away:
+            self._wait()
+        self._sync = self._main
+
+    def _run_and_come_back(self, run: Run) -> None:
+        try:
+            self._run_sync(run)
+        except BaseException as error:
+            boot.leave_fork(error)  # as in the main greenlet: this process can go on no more
+        self._loop.run_callback(self._come_back)
 
     def _run_asyncs(self, run: Run) -> None:
         """Run an async task, and the next ones if greenlets are kept; the body of a greenlet."""
@@ -465,6 +527,8 @@ class Worker:
         self._telling = False
         boot.flush_output()
         self._channel.flush()
+        if signals.changed and not self._greenlets and not self._begun:
+            self._restore_signals("an async task")
 
     def _attempt(self, run: Run, started: float, greenlet: TaskGreenlet | None) -> Outcome:
         """Run an order to its outcome; nothing that the task does gets past this."""
@@ -606,7 +670,7 @@ class Worker:
         self._busy += 1
         try:
             self._send(messages.PROGRESS, number, messages.pack(values))
-            if getcurrent() is self._main:
+            if getcurrent() is self._sync:
                 self._channel.drain()
             else:
                 self._channel.flush()

@@ -9,7 +9,7 @@ import sys
 import gevent
 import pytest
 from scenarios import untidy, work
-from scenarios.control import fate
+from scenarios.control import fate, running
 from worlds import PATIENCE, alive, wait_until
 
 import gtaskman
@@ -64,6 +64,42 @@ def test_a_timeout_that_a_task_left_does_not_end_an_idle_worker(one, kind):
     assert [get(manager, untidy.of(kind, "number"), each) for each in range(5)] == [
         (each, pid) for each in range(5)
     ]
+
+
+@pytest.mark.parametrize("leave", [untidy.leave_timeout, untidy.leave_throw])
+def test_what_is_to_raise_into_a_task_is_noticed_after_much_that_is_harmless(one, tmp_path, leave):
+    manager, path = one(), tmp_path / "gate"
+    pid = get(manager, work.whoami)
+    for _ in range(20):
+        get(manager, untidy.leave_greenlet)
+    get(manager, leave, 0.05)
+    handle = manager.submit(untidy.wait_for, str(path), "go")
+    gevent.sleep(0.3)
+    path.write_text("go\n")
+    assert handle.get(timeout=PATIENCE) == "came"
+    assert get(manager, work.whoami) == pid
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn", "fork"])
+@pytest.mark.parametrize("handled", [True, False], ids=["handled", ""])
+@KINDS
+def test_an_alarm_that_a_task_left_rings_in_no_other(one, kind, handled, start_method):
+    manager = one(start_method=start_method)
+    pid = get(manager, work.whoami)
+    get(manager, untidy.of(kind, "leave_alarm"), 0.3, handled)
+    assert get(manager, work.compute, 0.6) == pid
+    assert get(manager, work.whoami) == pid
+
+
+def test_a_worker_is_reached_after_a_task_that_replaced_the_handler_of_its_bell(one):
+    manager = one()
+    get(manager, untidy.leave_bell)
+    pid = get(manager, work.whoami)
+    handle = manager.submit(work.spin)
+    running(handle)
+    assert handle.cancel("enough")
+    assert isinstance(fate(handle), gtaskman.TaskCancelled)
+    assert get(manager, work.whoami) == pid
 
 
 @KINDS

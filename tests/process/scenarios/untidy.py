@@ -49,6 +49,40 @@ def leave_timeout(seconds):
     return "left"
 
 
+@gtaskman.task
+def leave_greenlet():
+    """Leave what keeps a watcher active and harms nobody."""
+    gevent.spawn(gevent.sleep, 600)
+    return "left"
+
+
+@gtaskman.task
+def leave_throw(seconds):
+    """Leave a timer that throws into this greenlet, and is no Timeout."""
+    timer = gevent.get_hub().loop.timer(seconds)
+    timer.start(gevent.getcurrent().throw, LookupError("stray"))
+    return "left"
+
+
+def _raise_alarm(*_):
+    raise LookupError("alarm")
+
+
+@of_both_kinds
+def leave_alarm(seconds, handled):
+    if handled:
+        signal.signal(signal.SIGALRM, _raise_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    return "left"
+
+
+@gtaskman.task
+def leave_bell():
+    """Leave a handler in the place of the worker's own."""
+    signal.signal(signal.SIGURG, signal.SIG_IGN)
+    return "left"
+
+
 @of_both_kinds
 def leave_exit(path):
     """Leave a greenlet that ends with SystemExit when the file is there."""
