@@ -91,6 +91,19 @@ def test_an_alarm_that_a_task_left_rings_in_no_other(one, kind, handled, start_m
     assert get(manager, work.whoami) == pid
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["", "apart"])
+def test_an_alarm_that_rings_as_its_task_ends_loses_no_end(one, apart):
+    manager = one()
+    pid = get(manager, work.whoami)
+    if apart:
+        get(manager, untidy.leave_throw, 600)
+    handles = [manager.submit(untidy.leave_alarm, 1e-4 + at % 40 * 5e-6, True) for at in range(400)]
+    for handle in handles:
+        ended = fate(handle)
+        assert ended == "left" or isinstance(ended, gtaskman.TaskFailed), ended
+    assert get(manager, work.whoami) == pid
+
+
 def test_a_worker_is_reached_after_a_task_that_replaced_the_handler_of_its_bell(one):
     manager = one()
     get(manager, untidy.leave_bell)
