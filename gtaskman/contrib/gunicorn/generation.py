@@ -112,7 +112,7 @@ class Generation:
         # None of these survives an exec; a fork keeps them.
         self._used = places.mark(self.directory)
         self._lifeline: tuple[int, int] | None = os.pipe()
-        self._lock = -1  # while a manager is being started
+        self._lock = -1  # while this process waits for a manager to end, or starts one
 
     # --- in gunicorn's workers
 
@@ -121,13 +121,17 @@ class Generation:
         _entered.add(self)
 
     def forget(self) -> None:
-        """In a fork of a worker: close what keeps a manager alive, or the next one waiting."""
+        """In a fork of a worker: close what keeps a manager alive, or the next one waiting.
+
+        With ``posix.close``: gevent's ``os.close`` would wait for a hub that the fork may never
+        run.
+        """
         self.release()
         if self._used >= 0:
-            os.close(self._used)
+            posix.close(self._used)
             self._used = -1
         if self._lock >= 0:
-            os.close(self._lock)
+            posix.close(self._lock)
             self._lock = -1
 
     def watch(self, settings: Settings, tell: Callable[[str], None]) -> None:
@@ -156,14 +160,14 @@ class Generation:
 
     def _await_turn(self, settings: Settings) -> None:
         """Wait while a manager lives, then start the next one."""
-        lock = places.open_directory(self.directory)
+        # Noted before the wait: a fork that kept its copy would keep the lock as well.
+        lock = self._lock = places.open_directory(self.directory)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._lock = lock
             self._launch(settings, lock)
         finally:
             self._lock = -1
-            os.close(lock)
+            posix.close(lock)
 
     def _launch(self, settings: Settings, lock: int) -> None:
         """Start a manager, which takes the lock over."""
@@ -182,7 +186,7 @@ class Generation:
             os.lseek(told, 0, os.SEEK_SET)
             child = exec_python(_program(), [lock, self._lifeline[0], told])
         finally:
-            os.close(told)
+            posix.close(told)
         with contextlib.suppress(ChildProcessError):  # the application may have taken it
             posix.waitpid(child, 0)
 
@@ -192,7 +196,7 @@ class Generation:
         """Let it end with its workers, if not before."""
         if self._lifeline is not None:
             for fd in self._lifeline:
-                os.close(fd)
+                posix.close(fd)
             self._lifeline = None
 
     def is_over(self) -> bool:
@@ -206,7 +210,7 @@ class Generation:
         except BlockingIOError:
             return False
         finally:
-            os.close(lock)
+            posix.close(lock)
         return True
 
     def wait_over(self, until: float) -> bool:
@@ -231,7 +235,7 @@ class Generation:
                 if not self.is_over():  # then that pid is its, and stays so
                     signal.pidfd_send_signal(pidfd, number)
             finally:
-                os.close(pidfd)
+                posix.close(pidfd)
 
     def remove(self) -> None:
         """Take the directory away."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import posix
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -63,4 +64,4 @@ def _locked(fd: int) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(fd)
+        posix.close(fd)  # gevent's os.close would keep the lock until the hub runs

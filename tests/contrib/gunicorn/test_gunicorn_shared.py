@@ -127,6 +127,24 @@ def test_another_manager_begins_when_one_dies(host):
     gunicorn.stop()
 
 
+def test_a_fork_of_a_worker_does_not_keep_the_next_managers_from_starting(host):
+    gunicorn = host()
+    first = where(gunicorn)[2]
+    child = gunicorn.get("/fork")
+    try:
+        os.kill(first, signal.SIGKILL)
+        gunicorn.wait_gone(first)
+        second = where(gunicorn)[2]
+
+        os.kill(second, signal.SIGKILL)
+
+        gunicorn.wait_gone(second)
+        assert where(gunicorn)[2] not in (first, second)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    gunicorn.stop()
+
+
 def test_whoever_waits_for_a_dead_manager_is_told(host):
     gunicorn = host()
     manager = where(gunicorn)[2]

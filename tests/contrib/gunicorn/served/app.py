@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from urllib.parse import parse_qsl
 
 import gtaskman
@@ -47,8 +48,18 @@ def hang():
         pass
 
 
+def fork():
+    """Fork a process that outlives this request."""
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while True:
+            signal.pause()
+    return child
+
+
 def stats():
     return gtaskman.stats()
 
 
-ROUTES = {"/": who, "/run": run, "/submit": submit, "/hang": hang, "/stats": stats}
+ROUTES = {"/": who, "/run": run, "/submit": submit, "/hang": hang, "/stats": stats, "/fork": fork}
