@@ -66,7 +66,8 @@ class Serving:
     def run(self, duty: Duty, relief: Relief | None) -> None:
         """Serve; returns when all is over. For the main thread.
 
-        Raises :class:`ManagerStopped` if the manager stopped by itself, because of an error.
+        Raises :class:`ManagerStopped` if the manager stopped by itself, because of an error, and
+        what makes it unable to serve, such as :class:`BindError`.
         """
         self._relief = relief
         acts: dict[int, Callable[[], None]] = {
@@ -81,7 +82,7 @@ class Serving:
         if self._server is not None:
             self._server.occupy()
         self._manager.start()
-        gevent.spawn(self._begin, duty)
+        self._signals.spawn(self._begin, duty)
         while (number := self._signals.next()) != _END:
             acts[number]()
         if self._manager.failure is not None:
@@ -113,18 +114,16 @@ class Serving:
             self._relief.signal(signal.SIGTERM)
         if self._stops == 1:
             log.info("stopping: running tasks have %g s", self._manager.config.stop_timeout)
-            gevent.spawn(self._drain)
+            self._signals.spawn(self._drain)
         else:
             log.info("stopping now: running tasks are stopped")
-            gevent.spawn(self._manager.stop, 0)
+            self._signals.spawn(self._manager.stop, 0)
 
     def _drain(self) -> None:
-        try:
-            self._manager.stop()
-            self._await_relief()
-            log.info("stopped")
-        finally:
-            self._signals.put(_END)
+        self._manager.stop()
+        self._await_relief()
+        log.info("stopped")
+        self._signals.put(_END)
 
     def _stop_when_done(self) -> None:
         while not self._stops:
@@ -173,7 +172,7 @@ class Serving:
         if self._stops or self._renewing:
             return
         self._renewing = True
-        gevent.spawn(self._hand_over)
+        self._signals.spawn(self._hand_over)
 
     def _hand_over(self) -> None:
         self._await_relief()  # the one of the last time
@@ -188,9 +187,9 @@ class Serving:
 
     def _start_relief(self) -> Relief | None:
         """A relief that serves, or None."""
-        if self._server is not None:
-            self._server.hand_over()
         try:
+            if self._server is not None:
+                self._server.hand_over()
             relief = self._relief = Relief.start(self._directory)
         except OSError as error:
             self._keep()

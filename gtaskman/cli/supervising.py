@@ -53,7 +53,10 @@ class Supervising:
         self._traces: dict[str, str] = {}  # the last one that was logged, of each service
 
     def run(self) -> None:
-        """Supervise; returns when all is over. For the main thread."""
+        """Supervise; returns when all is over. For the main thread.
+
+        Raises what makes the manager unable to stop.
+        """
         acts: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
@@ -68,7 +71,7 @@ class Supervising:
         with self._control:
             log.info("listening for commands at %s", self._control.rendezvous.path)
             self._manager.start()
-            gevent.spawn(self._await_end)
+            self._signals.spawn(self._await_end)
             while (number := self._signals.next()) != _END:
                 acts[number]()
 
@@ -84,10 +87,10 @@ class Supervising:
         self._stops += 1
         if self._stops == 1:
             log.info("stopping %s", count(len(self._manager)))
-            gevent.spawn(self._manager.stop, self._stop_timeout)
+            self._signals.spawn(self._manager.stop, self._stop_timeout)
         else:
             log.info("stopping now")
-            gevent.spawn(self._manager.stop, 0)
+            self._signals.spawn(self._manager.stop, 0)
 
     # --- new code
 
@@ -108,6 +111,8 @@ class Supervising:
             pass  # it was told to, meanwhile
         except GTaskmanError as error:
             log.error("going on as before: %s", error)
+        except Exception:
+            log.exception("the reload has failed")
         finally:
             self._renewing = False
 

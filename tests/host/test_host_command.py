@@ -196,3 +196,9 @@ def test_code_of_the_main_module_travels_by_value(site):
             check=False,
         )
         assert done.stdout == "9 8 7\n", done.stderr
+
+
+def test_a_manager_that_cannot_listen_ends_with_an_error(site):
+    site.path.with_name(f"{site.path.name}~").mkdir(parents=True)  # where the socket is made
+    told = command(site, "run", "--bind", site.url, "scenarios.tasks", code=1)
+    assert "cannot be listened at" in told
