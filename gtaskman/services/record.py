@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from gtaskman.errors import (
     ConfigurationError,
+    GTaskmanError,
     ServiceDown,
     ServiceFailed,
     ServiceMethodError,
@@ -147,6 +148,7 @@ class Record:
     def launch(self, place: Place) -> Instance:
         """A new process for a place. Raises :class:`ServiceFailed` where none is to be had."""
         assert self._crew is not None
+        order = self._order_now(place.number)
         self.listeners.open()
         try:
             descriptors = self.listeners.descriptors()
@@ -156,8 +158,18 @@ class Record:
                 f"no process of service {self.task.id!r} can be started: {error}", self.task.id
             ) from error
         self._launched += 1
-        instance.order(self._order(place.number), min(self._launched, _ATTEMPTS))
+        instance.order(order, min(self._launched, _ATTEMPTS))
         return instance
+
+    def _order_now(self, number: int) -> Order:
+        """The order as the task's options are by now, which the application may have changed."""
+        try:
+            return self._order(number)
+        except GTaskmanError:
+            raise
+        except Exception as error:
+            why = f"the options of service {self.task.id!r} cannot be had: {error!r:.200}"
+            raise ServiceFailed(why, self.task.id) from error
 
     def watch(self, place: Place, instance: Instance) -> Watch:
         """Somebody who looks after a process that is ready."""

@@ -326,3 +326,19 @@ def test_a_process_is_named_after_its_service(services):
     status.started.get(timeout=PATIENCE)
     title = Path(f"/proc/{status.pid}/cmdline").read_bytes().rstrip(b"\0").decode()
     assert title == "gtaskman: service my actor [0]"
+
+
+def test_options_that_can_no_longer_travel_fail_as_its_policy_says_and_leave_no_process(services):
+    task = acting.Actor(id="actor")
+    status = services.add(task, ServiceOptions(restart="always", backoff=0.05))
+    status.started.get(timeout=PATIENCE)
+    (pid,) = status.pids
+    arguments = task.arguments
+    task.arguments = lambda: ((), {"depth": (each for each in ())})
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: status.last_exit is not None and status.last_exit.pid is None)
+    assert not services._crew._instances
+
+    task.arguments = arguments
+
+    wait_until(lambda: status.state is ServiceState.RUNNING)
