@@ -19,7 +19,7 @@ from __future__ import annotations
 import collections
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import gevent
@@ -228,6 +228,17 @@ class Courier:
         for job in jobs:
             assert isinstance(job, RedisJob)
             job.berth.settle(job, job.refund())
+        self._news.set()
+
+    def restore(self, jobs: Mapping[str, Job], held: Collection[Job]) -> None:
+        """What was taken by :meth:`claim` and is in no worker waits here again."""
+        taken = {*held, *self._sync, *self._async}
+        fetched = [job for berth in self._berths for job in berth.held.values()]
+        for job in fetched:
+            if job not in taken:
+                (self._async if job.definition.is_async else self._sync).append(job)
+            if jobs.get(job.key) is not job:
+                self._listener.on_fetched([job])
         self._news.set()
 
     def progress(self, job: Job) -> None:

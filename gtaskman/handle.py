@@ -91,6 +91,11 @@ class TaskHandle(Latch):
         return self._job.report()
 
     @property
+    def final(self) -> Report | None:
+        """The last report, once the task has ended."""
+        return self._report
+
+    @property
     def taken(self) -> bool:
         """Whether a worker has it, begun or not."""
         job = self._job

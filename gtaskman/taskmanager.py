@@ -59,6 +59,7 @@ from gtaskman.timetable import Timetable
 from gtaskman.wire import messages
 from gtaskman.wire.messages import Why, payload_limit
 from gtaskman.wire.payload import NOTHING, Payload, encode_arguments
+from gtaskman.wire.resumed import Resumed
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,8 @@ class TaskManager:
         self._ebb: Latch | None = None  # opens when enough of them have gone
         self._pumping = False
         self._pump_due = False
+        self._pump: Resumed | None = None
+        self._recovery: Resumed | None = None
         self._put_off = 0  # how often it was said since then that something waits
         self._tolerance = _ENOUGH  # and how often it may be
         self.batches = 0  # how many batches of ends are being worked off, one within the other
@@ -218,6 +221,8 @@ class TaskManager:
 
     def _set_up(self) -> None:
         loop = self._home.loop
+        self._pump = Resumed(loop, self._pump_when_due)
+        self._recovery = Resumed(loop, self._recover)
         self._pool = Pool(self.config, loop, self)
         if isinstance(self._archive, TaskStorage):
             self._archive.follow(self._jobs)
@@ -490,6 +495,7 @@ class TaskManager:
 
         One that was taken in is cancelled, which gives its unique key back.
         """
+        self.recover_soon()
         if not self._cancel_here(job, "its submit was interrupted") and (
             self._jobs.get(job.key) is job
         ):
@@ -646,8 +652,9 @@ class TaskManager:
         if not self._pumping and (self._pump_due or self._pool.first_idle() is not None):
             self.on_capacity()
         else:
+            assert self._pump is not None
+            self._pump.soon()
             self._pump_due = True
-            self._home.loop.run_callback(self._pump_when_due)
 
     def _pump_when_due(self) -> None:
         self._pump_due = False
@@ -681,8 +688,62 @@ class TaskManager:
                 taken = len(jobs)
                 pool.dispatch(plan, jobs)
             pool.follow(plan, sync + asyncs - taken)
+        except BaseException:
+            self.recover_soon()  # claimed jobs may be in no worker yet
+            raise
         finally:
             self._pumping = False
+
+    # --- after a signal handler has raised
+
+    def recover_soon(self) -> None:
+        """Something was raised while jobs changed hands: see in the loop's next turn that each is
+        in a worker, or waits, or ends."""
+        if self._recovery is not None:
+            self._recovery.soon()
+
+    def _recover(self) -> None:
+        pool, timetable = self._pool, self._timetable
+        if pool is None or timetable is None or self._state in (State.STOPPED, State.FORKED):
+            return
+        pool.recover()
+        held = pool.holds()
+        for job in list(self._jobs.values()):
+            if job.number and job not in held:
+                self._take_back(job)
+        waiting = self._line.restore(self._jobs, held)
+        if waiting is not None:
+            self._pending = sum(job.cost for job in waiting)
+            for job in {*self._jobs.values()}.difference(held, waiting):
+                self._conclude(job)
+        if self._jobs:
+            self._home.keep_alive()
+        else:
+            self._on_idle()
+        self._lessen(0)
+        timetable.recover()
+        self.on_batch_end()
+        self.on_capacity()
+
+    def _take_back(self, job: Job) -> None:
+        """Its run never began, or has ended, and nothing of it is left."""
+        if job.stop is Why.CANCELLED:
+            self.on_stopped(job, 0.0, time.monotonic())
+        else:
+            job.begin_again()
+
+    def _conclude(self, job: Job) -> None:
+        """It is in no queue and in no worker."""
+        report = job.handle.final
+        if report is not None:
+            self._finish(job, report, job.handle.portable_exception)
+        elif job.withdrawn:
+            self.on_stopped(job, 0.0, time.monotonic())
+        elif job.place:  # else it is on its way from another thread
+            try:
+                self._line.enqueue(job)
+            except DuplicateTaskError as error:
+                self._fail(job, str(error))
 
     def _claim(self, sync: int, asyncs: int) -> list[Job]:
         """Take so many out of the queue; those that no worker can run fail here."""
@@ -985,6 +1046,13 @@ class TaskManager:
     def _cancel_here(self, job: Job, reason: str) -> bool:
         if self._jobs.get(job.key) is not job:
             return False
+        try:
+            return self._cancel_found(job, reason)
+        except BaseException:
+            self.recover_soon()
+            raise
+
+    def _cancel_found(self, job: Job, reason: str) -> bool:
         job.stop_reason = reason
         if job.number:
             assert self._pool is not None

@@ -39,8 +39,8 @@ class Timetable:
             return
         when = time.monotonic() + seconds
         if when < self._armed:
-            self._armed = when
             self._alarm.set(seconds, self._go_off)
+            self._armed = when
 
     def _go_off(self) -> None:
         self._armed = math.inf
@@ -59,6 +59,12 @@ class Timetable:
             job.start_by = 0.0  # it was in time, should it have to run once more
         else:
             self._on_late(job)
+
+    def recover(self) -> None:
+        """Set all timers anew, after a signal handler has raised."""
+        self._armed = math.inf
+        self.mind()
+        self._starts.arm()
 
     def close(self) -> None:
         """Forget everything."""

@@ -55,12 +55,12 @@ class Outlet(Channel):
 
     def compact(self) -> None:
         """Join small parts that are unsent: to count, or to keep, very many of them is slow."""
-        if len(self._parts) <= _MANY:
+        if len(self.parts) <= _MANY:
             return
         parts: list[bytes | memoryview] = []
         small: list[bytes | memoryview] = []
         size = 0
-        for part in self._parts:
+        for part in self.parts:
             if len(part) < _JOINED:
                 small.append(part)
                 size += len(part)
@@ -73,7 +73,7 @@ class Outlet(Channel):
                 parts.append(part)
         if small:
             parts.append(b"".join(small))
-        self._parts[:] = parts
+        self.parts[:] = parts
 
     def _on_writable(self) -> None:
         super()._on_writable()

@@ -27,6 +27,7 @@ class Deadlines:
         self._alive = alive
         self._heap: list[tuple[float, int, Any]] = []
         self._order = itertools.count()
+        self._due_now: list[tuple[float, int, Any]] = []  # taken off the heap, not fired yet
         self._alarm = Alarm(loop)
         self._armed = float("inf")
         self._sweep_at = _MANY
@@ -39,30 +40,44 @@ class Deadlines:
         if len(self._heap) > self._sweep_at:
             self._sweep()
 
+    def entries(self) -> list[Any]:
+        """All that is to be fired."""
+        return [each[2] for each in (*self._due_now, *self._heap)]
+
     def close(self) -> None:
         """Forget everything."""
         self._heap.clear()
+        self._due_now.clear()
         self._alarm.cancel()
         self._armed = float("inf")
 
     def _arm(self, when: float) -> None:
-        self._armed = when
         self._alarm.set(when - time.monotonic(), self._due)
+        self._armed = when
 
     def _due(self) -> None:
-        self._armed = float("inf")
+        self._armed = float("inf")  # the alarm has gone off
         now = time.monotonic()
-        heap = self._heap
+        heap, due = self._heap, self._due_now
         try:
-            while heap and heap[0][0] <= now:
-                entry = heapq.heappop(heap)[2]
-                if self._alive(entry):
-                    self._fire(entry)
+            while due or (heap and heap[0][0] <= now):
+                if not due:
+                    # Taken and noted at once: no signal handler can raise in between.
+                    due.extend(map(heapq.heappop, (heap,)))
+                entry = due[0][2]
+                try:
+                    if self._alive(entry):
+                        self._fire(entry)
+                except Exception:
+                    del due[:]
+                    raise
+                del due[:]
         finally:
             # In any case: an exception of one entry must not keep the others from firing.
-            self._arm_for_next()
+            self.arm()
 
-    def _arm_for_next(self) -> None:
+    def arm(self) -> None:
+        """Be called for the next one."""
         heap = self._heap
         while heap and not self._alive(heap[0][2]):
             heapq.heappop(heap)

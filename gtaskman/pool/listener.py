@@ -26,6 +26,9 @@ class PoolListener(Protocol):
     def on_capacity(self) -> None:
         """There may be room for more."""
 
+    def recover_soon(self) -> None:
+        """A signal handler has raised while jobs changed hands: see that none is lost."""
+
     def on_started(self, job: Job) -> None:
         """The job runs, and not for a mere moment."""
 

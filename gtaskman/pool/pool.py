@@ -47,6 +47,7 @@ from gtaskman.wire import messages
 from gtaskman.wire.frames import Frame
 from gtaskman.wire.messages import DONE, SEALED, SPAN_SIZE, Ended, Fault, Stack, Why
 from gtaskman.wire.payload import as_it_came
+from gtaskman.wire.resumed import Resumed
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,9 @@ class Pool:
         # are settled with those that end next.
         self._completed: list[Completion] = []
         self._ended: list[End] = []
+        # Likewise the jobs of dead workers, with the numbers of their runs.
+        self._judged: list[tuple[Job, int, Verdict, Failure, tuple[int, float]]] = []
+        self._turn = Resumed(loop, self._turn_over)
         self._closing = False
         self._latches: list[Latch] = []
         self._pongs: dict[int, Asking] = {}
@@ -249,26 +253,33 @@ class Pool:
 
     def hand(self, worker: Worker, jobs: Iterable[Job]) -> None:
         """Hand jobs to this worker, now."""
-        for job in worker.run(jobs, self._job_numbers, self._reference):
-            if job.definition.is_limited:
-                self._limit(job)
-            if job.definition.is_async:
-                job.started_at = time.time()
-                self._just_begun.append(job)
+        self._watch(worker.run(jobs, self._job_numbers, self._reference))
         worker.channel.flush()
         if worker.unsendable:
             self._fail_unsendable(worker)
         if worker.sync:
             self._sync_since = None
             self._release()
-        if not self._look_alarm.armed:
-            retune()  # the wall clock may have been set since the last look
-            self._look_alarm.set(_LOOK, self._look)
+        self._look_soon()
         if self._limited:
             self._watch_limits(worker)
             if worker.worn or not worker.open:
                 # Not at once: the workers that a plan names must stay open until it is carried out.
                 self._turn_over_soon()
+
+    def _watch(self, jobs: Iterable[Job]) -> None:
+        """See to what time brings to jobs that have just been handed over."""
+        for job in jobs:
+            if job.definition.is_limited:
+                self._limit(job)
+            if job.definition.is_async:
+                job.started_at = time.time()
+                self._just_begun.append(job)
+
+    def _look_soon(self) -> None:
+        if not self._look_alarm.armed:
+            retune()  # the wall clock may have been set since the last look
+            self._look_alarm.set(_LOOK, self._look)
 
     def _fail_unsendable(self, worker: Worker) -> None:
         unsendable, worker.unsendable = worker.unsendable, []
@@ -384,6 +395,7 @@ class Pool:
             try:
                 worker = self._make_worker()
                 worker.greet(self._starter.start(worker.number, *worker.take_descriptors()))
+                worker.ordered = True
             except (GTaskmanError, OSError) as error:
                 # Also what keeps its pipe from being made, such as too many open files.
                 self._not_started(worker, str(error))
@@ -483,13 +495,20 @@ class Pool:
     def _on_frames(self, worker: Worker, frames: list[Frame]) -> None:
         """Take note of everything, refill the child, and only then wake whoever waits."""
         completed, ended = self._completed, self._ended
-        worker.take_ended(frames, self._on_word, completed, ended)
+        try:
+            worker.take_ended(frames, self._on_word, completed, ended)
+        except BaseException:
+            self._listener.recover_soon()
+            raise
         if completed or ended:
             try:
                 self._after_jobs(worker)
                 self._listener.on_capacity()
             except Exception:
                 log.exception("the workers could not be given more tasks")
+            except BaseException:
+                self._listener.recover_soon()
+                raise
             finally:
                 # Whatever the refill raises: these ends are in no pipe any more.
                 self._settle_batch(completed, ended)
@@ -635,10 +654,11 @@ class Pool:
     def _look(self) -> None:
         """Recall what stands behind a long task; tell of tasks that have been running a while."""
         retune()
-        begun, self._just_begun = self._just_begun, []
+        begun = [*self._just_begun]
         for async_job in begun:
             if async_job.number and not async_job.processing and not async_job.handle.done():
                 self._listener.on_started(async_job)
+        del self._just_begun[: len(begun)]
         now = time.monotonic()
         again = False
         for worker in list(self._workers.values()):
@@ -779,7 +799,7 @@ class Pool:
     def _turn_over_soon(self) -> None:
         if not self._turn_due:
             self._turn_due = True
-            self._loop.run_callback(self._turn_over)
+            self._turn.soon()
 
     def _turn_over(self) -> None:
         """Replace workers that have reached a limit, as far as that is possible now."""
@@ -863,7 +883,7 @@ class Pool:
 
     def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
         """A worker has ended, and this is how."""
-        worker = self._by_pid.pop(pid, None)
+        worker = self._by_pid.get(pid)
         if worker is None or not worker.alive:
             return
         worker.exit = (status, maxrss)
@@ -894,23 +914,38 @@ class Pool:
         if starting and not self._closing:
             self._not_started(worker, cause.message)
             return
-        judged = worker.judge()
         running = worker.running_since()
         unexpected = worker.state is not State.STOPPING and not self._closing
-        self._remove(worker)
-        if unexpected:
-            log.warning("worker %s has died: %s", worker.pid, cause.message)
         # Whoever is woken by this finds the pool whole again: the dead replaced, the rest at work.
         self._listener.batches += 1
         try:
-            for job, verdict in judged:
-                self._pronounce(job, verdict, cause, running)
+            self._judged += [
+                (job, job.number, verdict, cause, running) for job, verdict in worker.judge()
+            ]
+            self._remove(worker)
+            if unexpected:
+                log.warning("worker %s has died: %s", worker.pid, cause.message)
+            self._pronounce_all()
             if not self._closing:
                 self._fork(max(0, self._config.min_processes - len(self._workers)))
                 self._listener.on_capacity()
+        except BaseException:
+            self._listener.recover_soon()
+            raise
         finally:
             self._listener.batches -= 1
             self._listener.on_batch_end()
+
+    def _pronounce_all(self) -> None:
+        judged = self._judged
+        while judged:
+            job, number, verdict, cause, running = judged[0]
+            try:
+                if job.number == number:  # else it was done already, before a handler raised
+                    self._pronounce(job, verdict, cause, running)
+            except Exception:
+                log.exception("what a dead worker leaves of task %s cannot be handled", job.id)
+            judged.pop(0)
 
     def _pronounce(
         self, job: Job, verdict: Verdict, cause: Failure, running: tuple[int, float]
@@ -953,6 +988,48 @@ class Pool:
             for latch in self._latches:
                 latch.open()
         self._turn_over()
+
+    # --- after a signal handler has raised
+
+    def recover(self) -> None:
+        """Do what was left undone when a signal handler raised; all of it may be done twice."""
+        self._pronounce_all()
+        watched = {entry[1] for entry in self._deadlines.entries() if isinstance(entry, tuple)}
+        for worker in list(self._workers.values()):
+            if not worker.alive or (worker.state is State.STARTING and not worker.ordered):
+                self._remove(worker)
+            else:
+                self._recover_worker(worker, watched)
+        if self._completed or self._ended:
+            self._settle_batch(self._completed, self._ended)
+        self._deadlines.arm()
+        self._look_soon()
+        self._turn_over()
+
+    def _recover_worker(self, worker: Worker, watched: set[Any]) -> None:
+        worker.channel.read()
+        worker.recount()
+        self._watch(
+            [
+                job
+                for number, job in worker.jobs.items()
+                if number not in watched
+                and (job.definition.is_limited or job.definition.is_async)
+                and not job.started_at
+            ]
+        )
+        worker.channel.flush()
+        if worker.unsendable:
+            self._fail_unsendable(worker)
+        if worker.alive:
+            self._after_jobs(worker)
+
+    def holds(self) -> set[Job]:
+        """The jobs that are in a worker, or have ended there and are yet to be settled."""
+        held = set(self.jobs())
+        for pending in (self._completed, self._ended, self._judged):
+            held.update(each[0] for each in pending)
+        return held
 
     # --- the end
 

@@ -89,7 +89,8 @@ class Process:
     def is_up(self, pid: int, pidfd: int, on_ended: Callable[[Self], None]) -> None:
         """The process lives; ``on_ended(self)`` is called when it does so no more."""
         self.pid, self.pidfd = pid, pidfd
-        self._watcher = Watcher(self._loop, pidfd, READ, "the end of a child process")
+        if self._watcher is None:  # else a signal handler has raised in here
+            self._watcher = Watcher(self._loop, pidfd, READ, "the end of a child process")
         self._watcher.start(self._on_ended, on_ended)
         for number in self._due:
             self.signal(number)

@@ -44,6 +44,7 @@ class Template:
         self._listener = listener
         self._outbox: collections.deque[tuple[Any, Sequence[int]]] = collections.deque()
         self._socket, self.pid, self.pidfd = _launch(settings)
+        self._packets: list[control.Packet] = []  # the one that came last, until it is handled
         self._again = Alarm(loop)
         self.ready = False
         self.importing: str | None = None
@@ -84,13 +85,22 @@ class Template:
 
     def _read(self) -> None:
         while not self.lost:
+            if not self._packets:
+                try:
+                    control.receive_into(self._socket, self._packets)
+                except BlockingIOError:
+                    return
             try:
-                message, fds = control.receive(self._socket)
-            except BlockingIOError:
-                return
-            if message is None:
-                self._lose()
-                return
+                self._handle(*control.take(self._packets[0]))
+            except Exception:
+                del self._packets[:]
+                raise
+            del self._packets[:]
+
+    def _handle(self, message: Any, fds: list[int]) -> None:
+        if message is None:
+            self._lose()
+        else:
             self._listener.on_message(self, message, fds)
 
     def _lose(self) -> None:

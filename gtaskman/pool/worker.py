@@ -76,6 +76,7 @@ class Worker(Process):
         self.replaced = False  # another worker has its place
         self.culprits: set[int] = set()  # the runs for whose sake it is being killed
         self.nonsense: Exception | None = None  # what it said last could not be understood
+        self.ordered = False  # whoever starts it has been told to
         self.unsendable: list[tuple[Job, Exception]] = []  # jobs that could not be handed over
         self._defined: set[int] = set()
 
@@ -139,7 +140,7 @@ class Worker(Process):
         A hot loop: once for every task. Gives those that are async or have a time limit. Those of
         which no order can be made are left out, and put into ``unsendable`` with the error.
         """
-        put, mine, defined = self.channel.put_frame, self.jobs, self._defined
+        parts, mine, defined = self.channel.parts, self.jobs, self._defined
         special: list[Job] = []
         sync = asyncs = 0
         for job in jobs:
@@ -152,6 +153,9 @@ class Worker(Process):
                 code, attempt, task_id = definition.number, job.attempt, job.id
                 number = next(numbers)
                 frame = order_frame(flags, number, code, attempt, task_id, limit, body, buffers)
+                order: Iterable[bytes | memoryview] = (frame,)
+                if buffers:
+                    order = [frame, *[raw for raw in buffers if raw.nbytes]]
             except Exception as error:
                 self.unsendable.append((job, error))
                 continue
@@ -162,9 +166,10 @@ class Worker(Process):
                 sync += 1
                 if definition.is_limited:
                     special.append(job)
+            # No signal handler can raise in these: an order of a job goes with its place in here.
             job.number, job.worker = number, self
             mine[number] = job
-            put(frame, buffers)
+            parts += order
         self.sync += sync
         self.asyncs += asyncs
         self.sent += sync + asyncs
@@ -172,6 +177,7 @@ class Worker(Process):
 
     def _define(self, job: Job, reference: Reference) -> None:
         definition = job.definition
+        # Should a signal handler raise in between, the worker is told once more.
         self.put(messages.DEFINE, definition.number, messages.pack((definition.name, reference)))
         self._defined.add(definition.number)
 
@@ -199,6 +205,11 @@ class Worker(Process):
         self.become(State.STOPPING)
         self.put(messages.STOP, 0)
         self.channel.flush()
+
+    def recount(self) -> None:
+        """Count what it has: a signal handler may have raised before that was noted."""
+        self.asyncs = sum(job.definition.is_async for job in self.jobs.values())
+        self.sync = len(self.jobs) - self.asyncs
 
     # --- what it has done
 

@@ -15,7 +15,7 @@ Each kind has its own order: a higher ``priority`` first, and within one the lon
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from gtaskman.config import Configuration
@@ -103,6 +103,19 @@ class TaskQueue(abc.ABC):
 
         Its id and its unique key are free again. One that failed is kept as dead.
         """
+
+    def restore(
+        self,
+        jobs: Mapping[str, Job],  # noqa: ARG002 - for those who override it
+        held: Collection[Job],  # noqa: ARG002
+    ) -> list[Job] | None:
+        """Put in order what a signal handler may have left half done by raising here.
+
+        ``jobs`` are those of the manager, by key; of these ``held`` are claimed and in a worker.
+        All other claimed ones wait again, and those that are not its jobs are forgotten. Gives the
+        jobs that wait, delayed or not; None if this queue does not do that.
+        """
+        return None
 
     @abc.abstractmethod
     def cancel(self, task_id: str) -> Job | None:

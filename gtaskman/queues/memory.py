@@ -6,7 +6,7 @@ import bisect
 import collections
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from gtaskman.config import Configuration
@@ -186,6 +186,28 @@ class InMemoryTaskQueue(TaskQueue):
             self._free(job)
         if report.status is _FAILED:
             self._dead.add(job, report)
+
+    def restore(self, jobs: Mapping[str, Job], held: Collection[Job]) -> list[Job]:
+        self._sync, self._async = _Line(), _Line()
+        self._delayed, self._deadlines = Schedule(self._is_delayed), Schedule(self._must_start)
+        self._delayed_count = self.delayed_cost = self._claimed = 0
+        self._expired = []
+        self._jobs = {key: job for key, job in self._jobs.items() if jobs.get(key) is job}
+        self._keys = {job.unique: key for key, job in self._jobs.items() if job.unique}
+        waiting = []
+        for job in sorted(self._jobs.values(), key=_place):
+            job.claimed, job.withdrawn = job in held, False
+            if job.claimed:
+                self._claimed += 1
+                continue
+            waiting.append(job)
+            if job.start_by:
+                self._deadlines.add(job.start_by, job)
+            if job.ready_at:
+                self._delay(job)
+            else:
+                self._make_ready(job)
+        return waiting
 
     def _release(self, job: Job) -> None:
         if job.claimed:

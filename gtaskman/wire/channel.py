@@ -58,7 +58,8 @@ class Channel:
         self._reader = FrameReader(limit, kinds=kinds)
         self._on_frames = on_frames
         self._on_close = on_close
-        self._parts: list[bytes | memoryview] = []
+        self.parts: list[bytes | memoryview] = []  # to be written; put() adds to it
+        self._written: list[int] = []  # bytes at their head that the kernel has taken, one at most
         self._blocked = False
         self._scheduled = False
         self._readable = Watcher(loop, fd, READ, "reading a pipe", ref)
@@ -146,17 +147,17 @@ class Channel:
     @property
     def pending(self) -> int:
         """Bytes that the kernel has not taken yet."""
-        return sum(map(len, self._parts))
+        return sum(map(len, self.parts))
 
     def put(self, *parts: bytes | memoryview) -> None:
         """Take bytes to be written by the next :meth:`flush`, :meth:`soon` or :meth:`drain`."""
-        self._parts.extend(parts)
+        self.parts.extend(parts)
 
     def put_frame(self, frame: bytes, buffers: Sequence[memoryview] = ()) -> None:
         """:meth:`put` for a frame and the buffers behind it."""
-        self._parts.append(frame)
+        self.parts.append(frame)
         if buffers:
-            self._parts.extend(raw for raw in buffers if raw.nbytes)
+            self.parts.extend(raw for raw in buffers if raw.nbytes)
 
     def soon(self) -> None:
         """Flush at the end of this turn of the loop, once for all that is put until then."""
@@ -172,11 +173,11 @@ class Channel:
         """Write what the kernel takes now; the rest goes when it takes more."""
         if self.on_flush is not None:
             self.on_flush()
-        if self._blocked or self.closed or not self._parts:
+        if self._blocked or self.closed or not self.parts:
             return
         if not self._write_some():
-            self._blocked = True
             self._writable.start(self._on_writable)
+            self._blocked = True
 
     def _on_writable(self) -> None:
         if self._write_some():
@@ -188,8 +189,8 @@ class Channel:
         if self.on_flush is not None:
             self.on_flush()
         poll = None
-        while self._parts and not self.closed:
-            if self._write_some() or not self._parts:
+        while self.parts and not self.closed:
+            if self._write_some() or not self.parts:
                 continue
             if poll is None:
                 poll = monkey.get_original("select", "poll")()
@@ -197,35 +198,37 @@ class Channel:
             poll.poll()
 
     def _write_some(self) -> bool:
-        """Write up to a turn's share; whether everything went."""
-        parts = self._parts
+        """Write up to a turn's share; whether everything went.
+
+        A signal handler may raise anywhere in here: no byte is written twice or left out.
+        """
+        parts, written = self.parts, self._written
+        self._drop_written()
         try:
+            # Noted without an instruction in between, after which a handler could raise.
             if sum(map(len, parts)) <= _JOINED:
                 # By far the commonest: a few small frames, which the kernel takes whole.
                 data = parts[0] if len(parts) == 1 else b"".join(parts)
-                count = os.write(self.fd, data)
-                parts[:] = [memoryview(data)[count:]] if count < len(data) else []
+                written.extend(map(os.write, (self.fd,), (data,)))
             else:
-                offered = self._gather()
-                self._drop(offered, os.writev(self.fd, offered))
+                written.extend(map(os.writev, (self.fd,), (self._gather(),)))
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):
             # The reading side reports the death, with whatever the peer said before.
             parts.clear()
+        self._drop_written()
         return not parts
 
     def _gather(self) -> list[bytes | memoryview]:
         """The next parts to offer: the small ones joined, at most a turn's share in all."""
-        parts = self._parts
         offered: list[bytes | memoryview] = []
         small: list[bytes | memoryview] = []
-        taken = size = 0
-        for part in parts:
+        size = 0
+        for part in self.parts:
             length = len(part)
             if size + length > AT_ONCE and size:
                 break
-            taken += 1
             size += length
             if length <= _JOINED:
                 small.append(part)
@@ -238,36 +241,47 @@ class Channel:
                 break
         if small:
             offered.append(b"".join(small))
-        self._taken = taken
         return offered
 
-    _taken = 0
-
-    def _drop(self, offered: list[bytes | memoryview], count: int) -> None:
-        """Forget ``count`` bytes of what was offered, keep the rest at the head."""
-        parts, taken = self._parts, self._taken
+    def _drop_written(self) -> None:
+        """Forget what the kernel has taken; no handler can run between the last two statements."""
+        parts, written = self.parts, self._written
+        if not written:
+            return
+        count, taken = written[0], 0
         rest: list[bytes | memoryview] = []
-        if taken and len(parts[taken - 1]) > AT_ONCE:
-            rest.append(memoryview(parts[taken - 1])[AT_ONCE:])
-        unsent: list[bytes | memoryview] = []
-        for part in offered:
-            if count >= len(part):
-                count -= len(part)
-            else:
-                unsent.append(memoryview(part)[count:])
-                count = 0
-        parts[:taken] = unsent + rest
+        for part in parts:
+            length = len(part)
+            if count < length:
+                if count:
+                    rest = [memoryview(part)[count:]]
+                    taken += 1
+                break
+            count -= length
+            taken += 1
+        parts[:taken] = rest
+        del written[:]
 
     # --- the end
 
     def _close(self, error: FrameError | None) -> None:
         if not self.closed:
+            self._end(error)
+
+    def _end(self, error: FrameError | None) -> None:
+        try:
             self.stop()
             self._on_close(error)
+        except Exception:
+            raise
+        except BaseException:
+            # A signal handler has raised: its owner must hear of the end all the same.
+            self._loop.run_callback(self._end, error)
+            raise
 
     def stop(self) -> None:
         """Stop reading and writing; the descriptor stays the owner's."""
         self.closed = True
         self._readable.close()
         self._writable.close()
-        self._parts.clear()
+        self.parts.clear()

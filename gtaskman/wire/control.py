@@ -24,6 +24,10 @@ from gtaskman.wire.settings import Settings
 _LARGEST = 200 * 1024  # bytes of one packet: what a socket's buffer holds by default
 _MOST_FDS = 253  # the kernel's limit: SCM_MAX_FD
 _LENGTH = struct.Struct("<I")
+_CLOEXEC = _socket.MSG_CMSG_CLOEXEC
+_receive = _socket.socket.recvmsg
+
+Packet = tuple[bytes, list[tuple[int, int, bytes]], int, Any]  # what recvmsg gives
 
 
 class Import(NamedTuple):
@@ -103,29 +107,37 @@ def send(socket: _socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
 
 def receive(socket: _socket.socket) -> tuple[Any, list[int]]:
     """One message and its descriptors; (None, []) when the other end is gone."""
-    return take(*_receive(socket))
+    packets: list[Packet] = []
+    receive_into(socket, packets)
+    return take(packets[0])
 
 
-def take(data: bytes, beside: list[tuple[int, int, bytes]]) -> tuple[Any, list[int]]:
+def receive_into(socket: _socket.socket, packets: list[Packet]) -> None:
+    """Add one packet to ``packets``, as it comes; one without data if the other end is gone.
+
+    A signal handler that raises loses none.
+    """
+    room = _socket.CMSG_SPACE(_MOST_FDS * 4)
+    for _ in range(2):
+        try:
+            # Noted without an instruction in between, after which a handler could raise.
+            packets.extend(map(_receive, (socket,), (_LARGEST,), (room,), (_CLOEXEC,)))
+        except ConnectionResetError:
+            # It has gone with something unread. A socket of packets says that once, and first:
+            # what it had said before is still there.
+            continue
+        return
+    packets.append((b"", [], 0, None))
+
+
+def take(packet: Packet) -> tuple[Any, list[int]]:
     """What a packet and its ancillary data hold."""
+    data, beside, _, _ = packet
     fds = array.array("i")
     for level, kind, value in beside:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fds.frombytes(value[: len(value) - len(value) % fds.itemsize])
     return (pickle.loads(data) if data else None), list(fds)
-
-
-def _receive(socket: _socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
-    room = _socket.CMSG_SPACE(_MOST_FDS * 4)
-    for _ in range(2):
-        try:
-            data, beside, _, _ = socket.recvmsg(_LARGEST, room, _socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError:
-            # It has gone with something unread. A socket of packets says that once, and first:
-            # what it had said before is still there.
-            continue
-        return data, beside
-    return b"", []
 
 
 def pack_settings(settings: Settings) -> bytes:

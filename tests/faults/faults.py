@@ -70,15 +70,15 @@ def _counting(
 def _losing(
     call: str, real: Callable[..., Any], fault: Fault | None, counts: Counter[str]
 ) -> Callable[..., Any]:
-    def received(socket: Any) -> Any:
-        data, beside = real(socket)
-        if beside:
+    def received(*args: Any) -> Any:
+        packet = real(*args)
+        if packet[1]:
             counts[call] += 1
             if fault is not None and counts[call] == fault.at:
-                for fd in control.take(data, beside)[1]:
+                for fd in control.take(packet)[1]:
                     os.close(fd)
-                return data, []
-        return data, beside
+                return packet[0], [], *packet[2:]
+        return packet
 
     return received
 
@@ -96,11 +96,11 @@ def _tell_counts(path: str, counts: Counter[str]) -> None:
     """Write the counts before each packet that the template waits for: it may be killed at once."""
     template, receive = os.getpid(), control._receive
 
-    def receive_and_tell(socket: Any) -> Any:
+    def receive_and_tell(*args: Any) -> Any:
         if os.getpid() == template:
             with open(f"{path}.new", "w") as file:
                 json.dump(counts, file)
             os.replace(f"{path}.new", path)
-        return receive(socket)
+        return receive(*args)
 
     control._receive = receive_and_tell

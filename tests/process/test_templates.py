@@ -19,14 +19,14 @@ def without_descriptors(monkeypatch):
     left = [0]
     receive = control._receive
 
-    def receive_less(socket):
-        data, beside = receive(socket)
-        if beside and left[0]:
+    def receive_less(*args):
+        packet = receive(*args)
+        if packet[1] and left[0]:
             left[0] -= 1
-            for fd in control.take(data, beside)[1]:
+            for fd in control.take(packet)[1]:
                 os.close(fd)
-            return data, []
-        return data, beside
+            return packet[0], [], *packet[2:]
+        return packet
 
     monkeypatch.setattr(control, "_receive", receive_less)
     return left

@@ -21,6 +21,7 @@ from gtaskman.report import Failure, FailureKind
 from gtaskman.taskmanager import State, TaskManager
 from gtaskman.timetable import Timetable
 from gtaskman.wire.messages import Why
+from gtaskman.wire.resumed import Resumed
 
 pytestmark = pytest.mark.quick
 
@@ -94,6 +95,7 @@ class ScriptedManager(TaskManager):
         self.story = story
 
     def _set_up(self):
+        self._pump = Resumed(self._home.loop, self._pump_when_due)
         self._pool = ScriptedPool(self.story)
         self._timetable = Timetable(self._home.loop, self._line, self._on_due, self._on_late)
         self._archive.follow(self._jobs)
