@@ -892,13 +892,16 @@ class Pool:
         if worker.alive:
             self._bury(worker)
 
-    def on_exits(self, pids: list[int], why: str) -> None:
-        """These workers have died together."""
+    def on_condemned(self, pids: list[int], why: str) -> None:
+        """These workers die together: none gets a task that another one gives back."""
         for pid in pids:
             worker = self._by_pid.get(pid)
             if worker is not None:
-                # All of them, before any of their jobs is handed to another.
                 worker.kill(why)
+
+    def on_exits(self, pids: list[int], why: str) -> None:
+        """These workers have died together."""
+        self.on_condemned(pids, why)
         self._listener.batches += 1
         try:
             for pid in pids:

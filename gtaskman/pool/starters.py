@@ -51,6 +51,9 @@ class StartListener(Protocol):
     def on_exit(self, pid: int, status: int | None, maxrss: int) -> None:
         """The worker has ended: its wait status (None if nobody knows), its most bytes."""
 
+    def on_condemned(self, pids: list[int], why: str) -> None:
+        """The workers are about to be killed together: they must get no more tasks."""
+
     def on_exits(self, pids: list[int], why: str) -> None:
         """The workers have died, or must, together."""
 
@@ -186,6 +189,7 @@ class ZygoteStarter:
 
     def _too_late(self, template: Template) -> None:
         seconds = self._config.start_timeout
+        template.kill()
         if template.importing is not None:
             self._left_out.add(template.importing)
             template.why = (
@@ -194,10 +198,11 @@ class ZygoteStarter:
                 " anything while it is imported. In a script, put what it does under"
                 " if __name__ == '__main__':"
             )
+            pids = [pid for pid in self._templates[template].values() if pid is not None]
+            self._listener.on_condemned(pids, template.why)
             self._listener.on_broken(template.importing, template.why)
         else:
             log.warning("the template of the workers was not ready within %s s", seconds)
-        template.kill()
 
     def on_message(self, template: Template, message: Any, fds: list[int]) -> None:
         """The template said something."""

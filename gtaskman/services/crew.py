@@ -119,13 +119,18 @@ class Crew:
             instance.channel.read_all()
             self._bury(instance)
 
-    def on_exits(self, pids: list[int], why: str) -> None:
-        """These processes have died together."""
+    def on_condemned(self, pids: list[int], why: str) -> None:
+        """These processes die together."""
         for pid in pids:
             instance = self._by_pid.get(pid)
             if instance is not None:
                 instance.end(why)
-                self.on_exit(pid, None, 0)
+
+    def on_exits(self, pids: list[int], why: str) -> None:
+        """These processes have died together."""
+        self.on_condemned(pids, why)
+        for pid in pids:
+            self.on_exit(pid, None, 0)
 
     def on_broken(self, module: str, why: str) -> None:
         """No process can import this module: a service of it would never come up."""

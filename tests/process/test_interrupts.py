@@ -37,6 +37,12 @@ ENTRIES = {  # where the loop, or the application, enters the code of a manager
 }
 
 
+_OPENING = (  # where descriptors are opened and handed on, before they are noted
+    *("Pool._make_worker", "Process.take_descriptors", "Process.is_up", "Pool.on_up"),
+    *("ZygoteStarter.start", "ZygoteStarter._order"),
+)
+
+
 class Interrupter:
     """Raises KeyboardInterrupt at the n-th place, below some functions, where a handler may run.
 
@@ -84,9 +90,7 @@ def _in_product(frame) -> bool:
     Not where a number of a descriptor is yet to be noted.
     """
     while frame is not None:
-        if frame.f_code.co_qualname in ("Process.__init__", "ZygoteStarter.start"):
-            return False
-        if frame.f_code.co_name in ("take_descriptors", "is_up", "on_up"):
+        if frame.f_code.co_qualname in _OPENING:
             return False
         if frame.f_globals["__name__"].startswith("gtaskman."):
             return True

@@ -271,9 +271,13 @@ def test_code_whose_import_does_not_end_is_given_up(make_services, tmp_path, mon
     monkeypatch.syspath_prepend(str(tmp_path))
     endless = importlib.import_module("endless").Endless(id="endless")
     module.write_text("import time\ntime.sleep(1000)")
-    services = make_services(start_timeout=0.5)
-    status = services.add(endless, ServiceOptions(backoff=0.01))
-    with pytest.raises(ServiceFailed, match=r"importing 'endless' .* did not end within 0.5 s"):
+    services = make_services(start_timeout=4 * PATIENCE)
+    status = services.add(endless, ServiceOptions(backoff=0.01, start_timeout=4 * PATIENCE))
+    starter = services._crew._starter
+    wait_until(lambda: starter._current and starter._current.importing == "endless")
+    assert starter._alarm.armed
+    services.home.ask(lambda: starter._too_late(starter._current))
+    with pytest.raises(ServiceFailed, match=r"importing 'endless' .* did not end within [\d.]+ s"):
         status.started.get(timeout=PATIENCE)
     assert status.state is ServiceState.FAILED
     # nor does another start make a process, for whose end somebody might wait in vain

@@ -32,6 +32,29 @@ def a_module_that(name, **config):
         return {"results": results, "after": after, "stats": manager.stats()["pool"]}
 
 
+def a_module_that_hangs():
+    """The same; the import is over time once it has begun, however slow this machine is."""
+    os.environ["APPLICATION_PID"] = str(os.getpid())
+    module = importlib.import_module("apps.hanging")
+    results = []
+    with stage.manager(start_timeout=4 * stage.PATIENCE) as manager:
+        handles = [manager.submit(module.double, number) for number in range(3)]
+        starter = manager._pool._starter
+        stage.wait_until(
+            lambda: starter._current is not None and starter._current.importing == "apps.hanging",
+            what="the template imports the module",
+        )
+        assert starter._alarm.armed
+        manager.at_home(lambda: starter._too_late(starter._current))
+        for handle in handles:
+            try:
+                results.append(handle.get(stage.PATIENCE))
+            except gtaskman.TaskFailed as failure:
+                results.append([type(failure).__name__, failure.message])
+        after = [manager.submit(tasks.double, each).get(stage.PATIENCE) for each in (1, 2)]
+        return {"results": results, "after": after}
+
+
 @gtaskman.task
 def imported_apps(wait):
     """The modules of ``apps`` that this worker has, and which one it is."""
