@@ -191,5 +191,4 @@ def reap(pid: int) -> tuple[int, int] | None:
 
 def close_all(fds: Iterable[int]) -> None:
     """Close our copies of descriptors that are on their way to a child."""
-    for fd in fds:
-        os.close(fd)
+    tuple(map(os.close, fds))  # a signal handler can raise before or after, not in between

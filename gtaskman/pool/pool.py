@@ -922,9 +922,10 @@ class Pool:
         # Whoever is woken by this finds the pool whole again: the dead replaced, the rest at work.
         self._listener.batches += 1
         try:
-            self._judged += [
-                (job, job.number, verdict, cause, running) for job, verdict in worker.judge()
-            ]
+            judged = [(job, job.number, verdict, cause, running) for job, verdict in worker.judge()]
+            # No signal handler can raise between these two: each is judged once.
+            self._judged += judged
+            worker.jobs = {}
             self._remove(worker)
             if unexpected:
                 log.warning("worker %s has died: %s", worker.pid, cause.message)
@@ -980,13 +981,17 @@ class Pool:
             self._listener.on_failed(job, cause, None, begun, now)
 
     def _remove(self, worker: Worker) -> None:
-        worker.become(State.DEAD)
-        self._workers.pop(worker.number, None)
-        if worker.pid is not None:
-            self._by_pid.pop(worker.pid, None)
-        worker.close()
-        if worker is self._reserved:
-            self._release()
+        try:
+            worker.become(State.DEAD)
+            worker.close()
+            if worker is self._reserved:
+                self._release()
+            if worker.pid is not None:
+                self._by_pid.pop(worker.pid, None)
+            self._workers.pop(worker.number, None)  # last: what is left in there is removed again
+        except BaseException:
+            self._listener.recover_soon()
+            raise
         if self._closing and not self._workers:
             for latch in self._latches:
                 latch.open()

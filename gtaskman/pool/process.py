@@ -145,22 +145,20 @@ class Process:
         self.channel.put(head(kind, 0, number, len(body)) + body)
 
     def close(self) -> None:
-        """Let go of everything that belongs to it."""
-        if not self.channel.closed:
-            self.channel.stop()
+        """Let go of everything that belongs to it; may be called again."""
+        self.channel.stop()
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
+        # No signal handler can raise between a number's removal and its closing.
         if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+            pidfd, self.pidfd = self.pidfd, -1
+            os.close(pidfd)
         if self._theirs is not None:
-            for fd in self._theirs:
-                os.close(fd)
-            self._theirs = None
-        if self._socket.fileno() >= 0:
-            self._socket.close()
-            self._slate.close()
+            theirs, self._theirs = self._theirs, None
+            tuple(map(os.close, theirs))
+        self._socket.close()
+        self._slate.close()
 
 
 def _pipe() -> tuple[_socket.socket, int]:

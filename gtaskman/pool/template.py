@@ -44,6 +44,7 @@ class Template:
         self._listener = listener
         self._outbox: collections.deque[tuple[Any, Sequence[int]]] = collections.deque()
         self._socket, self.pid, self.pidfd = _launch(settings)
+        self._sent: list[int] = []  # whether the first one of the outbox was sent
         self._packets: list[control.Packet] = []  # the one that came last, until it is handled
         self._again = Alarm(loop)
         self.ready = False
@@ -68,7 +69,8 @@ class Template:
         while self._outbox:
             message, fds = self._outbox[0]
             try:
-                control.send(self._socket, message, fds)
+                if not self._sent:
+                    control.send(self._socket, message, fds, self._sent)
             except BlockingIOError:
                 self._writable.start(self._write)
                 return
@@ -79,8 +81,11 @@ class Template:
                     return
                 if error.errno not in _GONE:  # else the reading side tells
                     log.error("a template cannot be sent %s: %s", message, error)
-            self._outbox.popleft()
-            close_all(fds)
+            closing = map(os.close, fds)
+            # No signal handler can raise from here on until they are closed.
+            del self._outbox[0]
+            del self._sent[:]
+            tuple(closing)
         self._writable.stop()
 
     def _read(self) -> None:

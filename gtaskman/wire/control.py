@@ -98,11 +98,17 @@ class Exit(NamedTuple):
     maxrss: int
 
 
-def send(socket: _socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
-    """Send one message with ``fds`` beside it. Raises OSError; a peer that is gone is one."""
+def send(
+    socket: _socket.socket, message: Any, fds: Sequence[int] = (), sent: list[int] | None = None
+) -> None:
+    """Send one message with ``fds`` beside it. Raises OSError; a peer that is gone is one.
+
+    Once that is done, ``sent`` has an element more, whatever a signal handler raises.
+    """
     data = pickle.dumps(message, 5)
     beside = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    socket.sendmsg([data], beside, _socket.MSG_NOSIGNAL)
+    sent = [] if sent is None else sent
+    sent.extend(map(socket.sendmsg, ([data],), (beside,), (_socket.MSG_NOSIGNAL,)))
 
 
 def receive(socket: _socket.socket) -> tuple[Any, list[int]]:
