@@ -38,8 +38,8 @@ ENTRIES = {  # where the loop, or the application, enters the code of a manager
 
 
 _OPENING = (  # where descriptors are opened and handed on, before they are noted
-    *("Pool._make_worker", "Process.take_descriptors", "Process.is_up", "Pool.on_up"),
-    *("ZygoteStarter.start", "ZygoteStarter._order"),
+    *("Pool._fork", "Process.is_up", "Process.close", "Pool.on_up"),
+    *("Template._write", "ZygoteStarter._note_up", "ZygoteStarter._not_forked"),
 )
 
 
