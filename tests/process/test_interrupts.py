@@ -205,4 +205,3 @@ def test_an_interrupt_anywhere_loses_nothing(bare_manager, monkeypatch, tmp_path
     # and it is as new
     news = [manager.submit(work.echo, number) for number in range(20)]
     assert [uninterrupted(new.get, PATIENCE) for new in news] == [*range(20)]
-    assert interrupter.places
