@@ -109,6 +109,7 @@ class _Parcel:
         self.entry = entry
         self.handles = [handle]
         self.again = again
+        self.taken = False  # acknowledged: an error of another parcel does not refuse it
 
     @property
     def key(self) -> tuple[str, str]:
@@ -122,6 +123,7 @@ class _Parcel:
 
     def take(self) -> None:
         """The server has it."""
+        self.taken = True
         for handle in self.handles:
             handle.take()
 
@@ -254,7 +256,8 @@ class Relay(Counter):
 
     def _refuse(self, parcels: list[_Parcel], error: GTaskmanError) -> None:
         for parcel in parcels:
-            parcel.refuse(error)
+            if not parcel.taken:
+                parcel.refuse(error)
 
     def _lessen(self, parcels: list[_Parcel]) -> None:
         """The server has answered for these: more may be read if few enough are left."""
