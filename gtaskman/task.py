@@ -195,8 +195,8 @@ def _refuse_taken(cls: Any, names: Iterable[str]) -> None:
     taken = [name for name in names if name in cls.taken]
     if taken:
         raise TaskDefinitionError(
-            f"{cls.__name__}: {taken[0]!r} cannot be an option, since every task has an attribute"
-            " of that name: give the option another name"
+            f"{cls.__name__}: {taken[0]!r} cannot be an option, since the base class has an"
+            " attribute of that name: give the option another name"
         )
 
 
