@@ -38,6 +38,7 @@ from worlds import wait_until  # noqa: E402 - likewise
 VISITORS = 4
 PAUSE = 0.02  # seconds that a visitor waits between two requests
 LONGER = 2  # times as long as it was to last, it may last
+FEWEST = 21  # signals that it sends however long that takes
 CALM = 40  # answers after the storm
 PATHS = ("/", "/run?task=where", "/submit?task=compute&name=done&seconds=0")
 PATIENCE = 15.0  # seconds after which what is left of a server is an orphan
@@ -114,7 +115,7 @@ class Storm:
             each.start()
         for number in range(signals):
             gevent.sleep(max(0.0, begun + seconds * number / signals - time.monotonic()))
-            if time.monotonic() - begun > LONGER * seconds:
+            if number >= FEWEST and time.monotonic() - begun > LONGER * seconds:
                 break
             self._strike()
         self._await_calm()
