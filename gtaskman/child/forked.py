@@ -96,7 +96,10 @@ def _neutralise(keep: set[int]) -> None:
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd > 2 and fd != null and fd not in keep and _is_shared(fd):
-            os.dup2(null, fd, inheritable=False)
+            try:
+                os.dup2(null, fd, inheritable=False)
+            except OSError:
+                os.close(fd)  # its number is above RLIMIT_NOFILE, and is not given again
     os.close(null)
 
 

@@ -59,6 +59,7 @@ _BACK_OFF = 0.05  # seconds until the next start after a first failed one, doubl
 _LONGEST_BACK_OFF = 5.0
 _UNABLE = 5  # failed starts in a row after which waiting tasks are told
 _RSS_EVERY = 0.25  # seconds between two looks at one worker's memory
+_LASTING = (State.STARTING, State.OPEN)
 _ENDING = (State.DRAINING, State.STOPPING)
 _STOPPABLE = (State.OPEN, State.STANDBY, State.DRAINING)  # in which a worker heeds STOP
 _loads = pickle.loads
@@ -588,8 +589,7 @@ class Pool:
                 self._stop_worker(worker)
                 self._turn_over()
                 return
-            if len(self._workers) > self._config.min_processes:
-                self._mind_ttl()
+            self._mind_ttl()
         if self._limited:
             self._watch_limits(worker)
             self._turn_over()
@@ -668,6 +668,8 @@ class Pool:
             job = worker.jobs.get(number)
             if job is None or now - since < _LOOK:
                 again = True
+                if job is None:
+                    self._kill_if_stalled(worker, now)
                 continue
             self._mark_started(job)
             if worker.sync > 1 and not worker.recalled:
@@ -677,6 +679,15 @@ class Pool:
                     again = True
         if again:
             self._look_alarm.set(_LOOK, self._look)
+
+    def _kill_if_stalled(self, worker: Worker, now: float) -> None:
+        """Kill a worker that has sync tasks and begins none: it may be stopped (SIGSTOP)."""
+        grace = self._config.start_timeout
+        if not worker.has_stalled(now, grace) or worker.kill_reason is not None:
+            return
+        worker.channel.read()  # what it did may be in the pipe of a hub that was blocked
+        if worker.alive and worker.has_stalled(now, grace):
+            worker.kill(f"it began none of its tasks within {grace} s")
 
     def _even_out(self) -> None:
         """Nothing waits, and somebody is idle: what others hold ahead is better off there."""
@@ -717,10 +728,13 @@ class Pool:
             worker.channel.read()
             if not self._matters(entry):
                 return
-            if not _at_work(job):
+            why = causes.unwilling(job, self._config.kill_grace)
+            if _at_work(job):
+                worker.kill(why, {number})
+            elif worker.running_number() in worker.jobs:
                 self._deadlines.add(now + self._config.kill_grace, entry)
-                return
-            worker.kill(causes.unwilling(job, self._config.kill_grace), {number})
+            else:
+                worker.kill(why)  # it does nothing, and does not answer either
             return
         due = self._due(job, what, now)
         if due > now:
@@ -743,6 +757,7 @@ class Pool:
         if worker.state is State.STARTING:
             worker.kill(f"it was not ready within {grace} s")
             if worker.pid is None:
+                self._starter.abandon(worker.number)
                 self._not_started(worker, f"it was not ready within {grace} s")
         else:
             worker.kill("it did not end when it was told to")
@@ -754,7 +769,7 @@ class Pool:
 
     def _mind_ttl(self) -> None:
         """Arm the timer that ends idle workers, if there are more than must be."""
-        if len(self._workers) > self._config.min_processes and not self._ttl_alarm.armed:
+        if not self._ttl_alarm.armed and self._surplus() > 0:
             idle = [w.idle_since for w in self._workers.values() if w.idle]
             if idle:
                 due = min(idle) + self._config.ttl
@@ -762,13 +777,21 @@ class Pool:
 
     def _end_idle(self) -> None:
         oldest = time.monotonic() - self._config.ttl
-        counted = [w for w in self._workers.values() if w.state in (State.STARTING, State.OPEN)]
-        surplus = len(counted) - self._config.min_processes
-        idle = sorted((w for w in counted if w.idle), key=lambda w: w.idle_since)
-        for worker in idle[: max(0, surplus)]:
+        idle = sorted((w for w in self._workers.values() if w.idle), key=lambda w: w.idle_since)
+        for worker in idle[: max(0, self._surplus())]:
             if worker.idle_since <= oldest:
                 self._stop_worker(worker)
         self._mind_ttl()
+
+    def _surplus(self) -> int:
+        """How many workers there are beyond ``min_processes``; those that are ending do not count.
+
+        What arms the timer must count as what it calls does: else it goes off again and again.
+        """
+        most = len(self._workers) - self._config.min_processes
+        if most <= 0:
+            return 0  # the usual case after a single task, which must cost nothing
+        return most - sum(worker.state not in _LASTING for worker in self._workers.values())
 
     def _watch_limits(self, worker: Worker) -> None:
         """Note that a worker is to be replaced; it takes no more tasks once its budget is spent."""
@@ -791,7 +814,7 @@ class Pool:
     def _on_old(self, worker: Worker) -> None:
         """A worker has reached ``max_age``."""
         worker.worn = True
-        if worker.idle and len(self._workers) > self._config.min_processes:
+        if worker.idle and self._surplus() > 0:
             self._stop_worker(worker)  # nothing needs it: it is not replaced
         else:
             self._turn_over()
@@ -823,6 +846,7 @@ class Pool:
         finally:
             self._turning = False
         if opened:
+            self._mind_ttl()
             # When the loop turns: this may be in the middle of handing out tasks.
             self._loop.run_callback(self._listener.on_capacity)
 

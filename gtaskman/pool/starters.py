@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -69,6 +70,9 @@ class Starter(Protocol):
 
         ``more`` are descriptors that it is to have beside its pipe and its page.
         """
+
+    def abandon(self, number: int) -> None:
+        """A worker that is not up has taken too long: its descriptors are closed."""
 
     def learn(self, module: str) -> None:
         """A task of this module was submitted: later workers had better have it."""
@@ -132,6 +136,22 @@ class ZygoteStarter:
 
     def _let_go(self, number: int) -> None:
         close_all(self._unborn.pop(number, ()))
+
+    def abandon(self, number: int) -> None:
+        self._let_go(number)
+        template = self._current
+        if template is None:
+            return
+        template.read()  # what it says may be waiting for a hub that was blocked
+        silent = time.monotonic() - template.heard_at > self._config.start_timeout
+        workers = self._templates.get(template, {})
+        # One that is not ready in time, or imports something, is ended by the alarm.
+        if silent and template.ready and workers.get(number, 0) is None:
+            log.warning("the template of the workers does not answer: another one is started")
+            self._retire(template)
+            template.send(control.Retire())
+            if not any(workers.values()):
+                template.kill()
 
     def learn(self, module: str) -> None:
         if module in self._modules or module in self._left_out:
@@ -321,6 +341,9 @@ class _OwnChildren:
         self._loop = loop
         self._listener = listener
         self._children: dict[int, tuple[Watcher, int, Latch]] = {}  # pid -> watcher, pidfd, ended
+
+    def abandon(self, _number: int) -> None:
+        """The child has its descriptors already."""
 
     def learn(self, _module: str) -> None:
         """Each worker imports what it needs."""

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import signal
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -48,6 +49,7 @@ class Template:
         self._packets: list[control.Packet] = []  # the one that came last, until it is handled
         self._again = Alarm(loop)
         self.ready = False
+        self.heard_at = time.monotonic()  # when it last said something
         self.importing: str | None = None
         self.lost = False
         self._told = False  # the listener knows that it is lost
@@ -57,7 +59,7 @@ class Template:
         self._readable = Watcher(loop, fd, READ, "reading the socket of a template")
         self._writable = Watcher(loop, fd, WRITE, "writing the socket of a template")
         self._ended = Watcher(loop, self.pidfd, READ, "the end of a template")
-        self._readable.start(self._read)
+        self._readable.start(self.read)
         self._ended.start(self._reap)
 
     def send(self, message: Any, fds: Sequence[int] = ()) -> None:
@@ -88,7 +90,8 @@ class Template:
             tuple(closing)
         self._writable.stop()
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take note of what it has said."""
         while not self.lost:
             if not self._packets:
                 try:
@@ -106,6 +109,7 @@ class Template:
         if message is None:
             self._lose()
         else:
+            self.heard_at = time.monotonic()
             self._listener.on_message(self, message, fds)
 
     def _lose(self) -> None:
@@ -132,7 +136,7 @@ class Template:
 
     def _reap(self) -> None:
         if not self.lost:
-            self._read()  # what it said before it ended
+            self.read()  # what it said before it ended
         self._lose()
         self._ended.close()
         if self.pidfd >= 0:

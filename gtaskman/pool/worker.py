@@ -79,6 +79,8 @@ class Worker(Process):
         self.ordered = False  # whoever starts it has been told to
         self.unsendable: list[tuple[Job, Exception]] = []  # jobs that could not be handed over
         self._defined: set[int] = set()
+        self._progress: tuple[int, ...] = ()  # what had been done when it was last looked at
+        self._progress_at = self.started_at
 
     # --- predicates
 
@@ -99,6 +101,16 @@ class Worker(Process):
     def alive(self) -> bool:
         """Whether it counts as a process of the pool."""
         return self.state is not State.DEAD
+
+    def has_stalled(self, now: float, grace: float) -> bool:
+        """Whether it has done nothing for ``grace`` seconds, though it was at no run.
+
+        To read a large order is work as well, and so is to send a large result.
+        """
+        progress = self.sent, self._slate.begun(), self.channel.total, self.done
+        if progress != self._progress or self._slate.arriving() > self._slate.received():
+            self._progress, self._progress_at = progress, now
+        return now - self._progress_at > grace
 
     def running_number(self) -> int:
         """The sync run that the child is at, by its slate (0: none)."""
