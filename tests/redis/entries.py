@@ -53,6 +53,14 @@ for _, index in ipairs({'ws', 'wa', 'wx', 'run'}) do
     end
   end
 end
+local state = redis.call('HGETALL', B .. ':st')
+for at = 1, #state, 2 do
+  if string.sub(state[at], 1, 3) == 'su:' then
+    local first, since, rest = string.match(state[at + 1], '^(.*) (%d+)( %d+ %d)$')
+    local earlier = first .. ' ' .. string.format('%.0f', tonumber(since) - by) .. rest
+    redis.call('HSET', B .. ':st', state[at], earlier)
+  end
+end
 local tick = redis.call('HGET', B .. ':st', 'tick')
 if tick and not served then
   redis.call('HSET', B .. ':st', 'tick', string.format('%.0f', tonumber(tick) - by))

@@ -351,13 +351,9 @@ def test_what_a_dead_owner_ran_goes_back_to_its_place(ledger):
     enqueue(ledger, "three")
     die(ledger, "me")
     assert ledger.owned("me") == {}
-    # one at a time of those that may have caused its death
     claimed = claim(ledger, owner="another")
-    assert list(claimed) == ["one", "three"]
-    assert settle(ledger, claimed.pop("one"), "C", owner="another") in ACCEPTED
-    let_pass(ledger, 0.1)
-    claimed |= claim(ledger, owner="another")
-    assert [(each.attempt, each.losses) for each in claimed.values()] == [(1, 0), (2, 1)]
+    assert list(claimed) == ["one", "two", "three"]
+    assert [(each.attempt, each.losses) for each in claimed.values()] == [(2, 1), (2, 1), (1, 0)]
     # if the dead one comes back, expect it to be refused
     assert turn(ledger, sync=9).lost
     assert settle(ledger, one, "C") == STALE
@@ -383,6 +379,48 @@ def test_what_was_lost_beside_poison_is_not_given_up_with_it(ledger):
     assert ledger.record("bad").why == "poison"
     assert [each.id for each in ledger.find("F")] == ["bad"]
     assert len(ledger.find("C")) == 6
+
+
+def test_what_was_lost_is_claimed_in_groups(ledger):
+    """So that a manager that held many tasks is replaced soon, and poison harms a few at most."""
+    ids = [f"t{number}" for number in range(40)]
+    run(ledger, *ids, max_losses=3)
+    enqueue(ledger, "new")
+    die(ledger, "me")
+    groups = [claim(ledger, owner="another")]
+    assert list(groups[0]) == [*ids[:16], "new"]
+    assert claim(ledger, owner="another") == {}
+    for _ in range(3):
+        let_pass(ledger, 2.1)
+        groups.append(claim(ledger, owner="another"))
+        ledger.beat("another", LEASE)
+    assert [len(group) for group in groups] == [17, 16, 8, 0]
+
+
+def test_what_may_be_lost_once_more_is_claimed_alone(ledger):
+    ids = [f"t{number}" for number in range(4)]
+    run(ledger, *ids, max_losses=2)
+    die(ledger, "me")
+    seen = []
+    for _ in ids:
+        (each,) = claim(ledger, owner="another").values()
+        let_pass(ledger, 0.1)
+        assert claim(ledger, owner="another") == {}, "one that may kill runs"
+        seen.append(each.id)
+        if each.id != "t1":
+            assert settle(ledger, each, "C", owner="another") in ACCEPTED
+        let_pass(ledger, 2.1)  # one that runs on has not killed its owner by then
+    assert sorted(seen) == ids
+
+
+def test_what_may_be_lost_once_more_waits_for_the_others_that_were_lost(ledger):
+    run(ledger, "last", max_losses=2)
+    others = [f"t{number}" for number in range(3)]
+    run(ledger, *others, max_losses=9)
+    die(ledger, "me")
+    assert list(claim(ledger, owner="another")) == ["last"]
+    let_pass(ledger, 2.1)
+    assert list(claim(ledger, owner="another")) == others
 
 
 def test_each_owner_keeps_a_lease_of_its_own_length(ledger):

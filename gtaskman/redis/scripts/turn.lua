@@ -16,8 +16,9 @@ local room = {s = tonumber(ARGV[4]), a = tonumber(ARGV[5])}
 local free = {s = tonumber(ARGV[6]), a = tonumber(ARGV[7])}
 local O = B .. ':o:' .. owner
 local MOST = 128 -- in one batch
-local SHY = 2000 -- ms for which a task that was lost before is claimed beside no other such task
-local APART = 50 -- ms that the other one waits before it is looked at again
+local SHY = 2000 -- ms for which few tasks that were lost before are claimed
+local GROUP = 16 -- so many
+local APART = 50 -- ms after which one that has to wait is looked at again, at the earliest
 
 -- --- settling ------------------------------------------------------------------------------------
 
@@ -172,22 +173,46 @@ local function batch()
   return taken
 end
 
-local suspect -- the task that was lost before, and that this batch has claimed
+-- A task that was lost with its owner may have caused that. An owner claims GROUP such tasks at
+-- most within SHY, or as long as the first one of them is held; and one whose next loss is its last
+-- without any other. Else what ran beside a task that kills its owners would be given up with it.
+-- `suspects` are the last ones of this owner: the first one, when it was claimed, how many there
+-- are, and whether the first one had to be alone.
+local suspects
 
--- A task that was lost with its owner may have caused that: no two such tasks are claimed by one
--- owner within SHY, or as long as the first one is held. Else what ran beside a task that kills
--- its managers would be given up with it.
-local function must_wait(id, losses)
-  if (tonumber(losses) or 0) == 0 then return false end
-  if suspect then return true end
-  local field = 'su:' .. owner
-  local other, since = string.match(call('HGET', STATE, field) or '', '^(.*) (%d+)$')
-  if other and other ~= id and NOW - tonumber(since) < SHY and call('HEXISTS', O, other) == 1 then
-    return true
+local function last_suspects()
+  local said = call('HGET', STATE, 'su:' .. owner) or ''
+  local first, since, count, alone = string.match(said, '^(.*) (%d+) (%d+) (%d)$')
+  if not first then return {age = SHY, count = 0} end
+  local age = NOW - tonumber(since)
+  if age < 0 then age = SHY end -- the clock went back
+  return {first = first, since = since, age = age, count = tonumber(count), alone = alone == '1',
+          held = call('HEXISTS', O, first) == 1}
+end
+
+-- Gives for how many ms a task with so many losses is not claimed; 0 if it is, and then notes it.
+local function wait_of_suspect(id, losses, most)
+  losses = tonumber(losses) or 0
+  if losses == 0 then return 0 end
+  local alone = losses + 1 >= (tonumber(most) or 1)
+  suspects = suspects or last_suspects()
+  local joins = false
+  if suspects.age < SHY and id ~= suspects.first then
+    joins = not alone and not suspects.alone and suspects.count < GROUP
+    local over = not suspects.held and (suspects.alone or not alone)
+    -- Looked at less often the longer it takes.
+    if not joins and not over then
+      return math.min(math.max(APART, suspects.age), SHY - suspects.age)
+    end
   end
-  suspect = id
-  call('HSET', STATE, field, id .. ' ' .. MOMENT)
-  return false
+  if joins then
+    suspects.count = suspects.count + 1
+  else
+    suspects = {first = id, since = MOMENT, age = 0, count = 1, alone = alone, held = true}
+  end
+  call('HSET', STATE, 'su:' .. owner, suspects.first .. ' ' .. suspects.since .. ' ' ..
+       S(suspects.count) .. ' ' .. (suspects.alone and '1' or '0'))
+  return 0
 end
 
 -- Tokens rise, whatever the clock does. Gives whether it has put any task off.
@@ -197,14 +222,15 @@ local function claim(taken, last_token)
   local running, owned, put_off = {}, {}, false
   for _, each in ipairs(taken) do
     local id = each[1]
-    local h = call('HMGET', T(id), 'q', 'a', 'lo', 'sb')
+    local h = call('HMGET', T(id), 'q', 'a', 'lo', 'sb', 'ml')
     local q = h[1] and sound({q = h[1]}).q
+    local wait = q and wait_of_suspect(id, h[3], h[5]) or 0
     if h[4] then call('ZREM', B .. ':tl', id) end
     if h[4] and (tonumber(h[4]) or 0) <= NOW and (tonumber(h[2]) or 0) == 0 then
       finish(id, load(id), 'F', nil, '', 'expired')
-    elseif q and must_wait(id, h[3]) then
+    elseif wait > 0 then
       put_off = true
-      postpone(id, {k = each[3], q = q}, NOW + APART)
+      postpone(id, {k = each[3], q = q}, NOW + wait)
     elseif q then
       token = token + 1
       local said, attempt = S(token), (tonumber(h[2]) or 0) + 1
