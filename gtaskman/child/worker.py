@@ -438,13 +438,13 @@ class Worker:
         try:
             ended = self._attempt(run, started, None)
             if signals.changed:
-                self._restore_signals(f"task {run.name}")
+                self._restore_signals(_called(run))
         except BaseException as error:
             # The bell, or a timer of the task's, rang between its last instruction and our first.
             self._running = 0
             ended = self._stopped_by(run, error)
             if signals.changed:
-                self._restore_signals(f"task {run.name}")
+                self._restore_signals(_called(run))
         self._begun = 0
         self._finish(run, started, ended)
 
@@ -747,3 +747,8 @@ def _wait_for(pen: Pen | None) -> None:
         ended = Event()
         pen._on_end = ended.set
         ended.wait()
+
+
+def _called(run: Run) -> str:
+    """The task in words; a run has no name before its code was imported."""
+    return f"task {run.name}" if hasattr(run, "name") else "a task whose code cannot be imported"
