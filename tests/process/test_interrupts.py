@@ -31,7 +31,7 @@ STEP = int(os.environ.get("GTASKMAN_INTERRUPTS", "0"))
 ROUNDS = 40  # places that are tried unless all are
 ENTRIES = {  # where the loop, or the application, enters the code of a manager
     "reading": [(Channel, "read")],
-    "starting": [(Template, "_read"), (Deadlines, "_due")],
+    "starting": [(Template, "read"), (Deadlines, "_due")],
     "handing out": [(TaskManager, "on_capacity")],
     "returning": [(Resumed, "soon"), (TaskManager, "_recover"), (TaskManager, "_pump_when_due")],
     "submitting": [(TaskManager, "_accept"), (TaskManager, "_cancel_here")],
