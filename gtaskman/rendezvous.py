@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import posix
 import pwd
 import stat
 import struct
@@ -124,7 +125,7 @@ class Rendezvous:
                 ) from None
             if _is_there(lock, name, folder):
                 break
-            os.close(lock)  # whoever had it has just removed it
+            posix.close(lock)  # whoever had it has just removed it
         self._lock, self._pid = lock, os.getpid()
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()}, {who}".encode()[:4096])
@@ -152,7 +153,7 @@ class Rendezvous:
             for path in (self.path, Path(f"{self.path}{_LOCK}")):
                 with contextlib.suppress(OSError):
                     path.unlink()
-        os.close(lock)
+        posix.close(lock)
 
     # --- coming
 
@@ -202,7 +203,7 @@ class Rendezvous:
             _check(self.path.parent, os.fstat(folder))
             yield folder
         finally:
-            os.close(folder)
+            posix.close(folder)
 
 
 def found_in(directory: Path, prefix: str) -> list[Rendezvous]:

@@ -18,6 +18,7 @@ import fcntl
 import grp
 import logging
 import os
+import posix
 import stat
 
 from gtaskman.errors import BindError
@@ -83,7 +84,7 @@ class Place:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.pread(lock, 1024, 0).decode(errors="replace").strip()
-            os.close(lock)
+            posix.close(lock)
             raise BindError(
                 f"{self.address} is taken by {who or 'another manager'}: stop that one first, or"
                 " bind this one to another path"
@@ -131,7 +132,7 @@ class Place:
     def keep(self) -> None:
         """Take a :meth:`hand_over` back: programs that are started now have no part in it."""
         if self._handed >= 0:
-            os.close(self._handed)
+            posix.close(self._handed)
             self._handed = -1
             os.environ.pop(HANDED_OVER, None)
 
@@ -148,7 +149,7 @@ class Place:
     def forget(self) -> None:
         """In a fork: close our copy of the lock's descriptor."""
         if self._lock >= 0:
-            os.close(self._lock)
+            posix.close(self._lock)
             self._lock = -1
 
 

@@ -111,7 +111,7 @@ def clear_of_output(fd: int) -> int:
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD)
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def duplicate(fds: Iterable[int]) -> list[int]:
@@ -191,4 +191,4 @@ def reap(pid: int) -> tuple[int, int] | None:
 
 def close_all(fds: Iterable[int]) -> None:
     """Close our copies of descriptors that are on their way to a child."""
-    tuple(map(os.close, fds))  # a signal handler can raise before or after, not in between
+    tuple(map(posix.close, fds))  # a signal handler can raise before or after, not in between

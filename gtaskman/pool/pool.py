@@ -16,8 +16,8 @@ import contextlib
 import enum
 import itertools
 import logging
-import os
 import pickle
+import posix
 import signal
 import time
 import weakref
@@ -423,7 +423,7 @@ class Pool:
             # Nobody waits for it any more; it may even have ended already.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
+            posix.close(pidfd)
             return
         worker.is_up(pid, pidfd, self._on_ended)
         self._by_pid[pid] = worker

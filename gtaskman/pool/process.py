@@ -10,6 +10,7 @@ import _socket
 import functools
 import logging
 import os
+import posix
 import signal
 import time
 from collections.abc import Callable, Collection
@@ -58,7 +59,7 @@ class Process:
             self._socket, theirs = _pipe()
         except BaseException:
             self._slate.close()
-            os.close(page)
+            posix.close(page)
             raise
         self._theirs: tuple[int, int] | None = (theirs, clear_of_output(page))
         self._watcher: Watcher | None = None
@@ -153,10 +154,10 @@ class Process:
         # No signal handler can raise between a number's removal and its closing.
         if self.pidfd >= 0:
             pidfd, self.pidfd = self.pidfd, -1
-            os.close(pidfd)
+            posix.close(pidfd)
         if self._theirs is not None:
             theirs, self._theirs = self._theirs, None
-            tuple(map(os.close, theirs))
+            tuple(map(posix.close, theirs))
         self._socket.close()
         self._slate.close()
 
@@ -170,5 +171,5 @@ def _pipe() -> tuple[_socket.socket, int]:
     try:
         return _socket.socket(fileno=clear_of_output(ours.detach())), fd
     except BaseException:
-        os.close(fd)
+        posix.close(fd)
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import posix
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -365,7 +366,7 @@ class _OwnChildren:
     def forget(self) -> None:
         for watcher, pidfd, _ in self._children.values():
             watcher.close()
-            os.close(pidfd)
+            posix.close(pidfd)
         self._children.clear()
 
     def _adopt(self, number: int, pid: int) -> None:
@@ -374,7 +375,7 @@ class _OwnChildren:
             try:
                 (theirs,) = duplicate([pidfd])
             except BaseException:
-                os.close(pidfd)
+                posix.close(pidfd)
                 raise
         except BaseException:
             abandon(pid)
@@ -389,7 +390,7 @@ class _OwnChildren:
         status, maxrss = reap(pid) or (None, 0)
         self._listener.on_exit(pid, status, maxrss)
         watcher.close()
-        os.close(pidfd)
+        posix.close(pidfd)
         del self._children[pid]
         ended.open()
 

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import posix
 import signal
 import time
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ class Template:
                     return
                 if error.errno not in _GONE:  # else the reading side tells
                     log.error("a template cannot be sent %s: %s", message, error)
-            closing = map(os.close, fds)
+            closing = map(posix.close, fds)
             # No signal handler can raise from here on until they are closed.
             del self._outbox[0]
             del self._sent[:]
@@ -141,7 +142,7 @@ class Template:
         self._ended.close()
         if self.pidfd >= 0:
             reap(self.pid)
-            os.close(self.pidfd)
+            posix.close(self.pidfd)
             self.pidfd = -1
         self.ended.open()
 
@@ -167,7 +168,7 @@ class Template:
         self.close()
         if self.pidfd >= 0:
             self._ended.close()
-            os.close(self.pidfd)
+            posix.close(self.pidfd)
             self.pidfd = -1
 
 
@@ -183,7 +184,7 @@ def _launch(settings: Settings) -> tuple[_socket.socket, int, int]:
         try:
             pid = exec_python(program("gtaskman.child.zygote", 2), [theirs.fileno(), file])
         finally:
-            os.close(file)
+            posix.close(file)
         try:
             return ours, pid, os.pidfd_open(pid)
         except BaseException:

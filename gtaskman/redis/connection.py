@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posix
 import socket
 import time
 from collections.abc import Callable
@@ -211,7 +212,7 @@ class Connection:
     def forget(self) -> None:
         """In a fork: close our copy of the descriptor, and leave the connection alone."""
         with contextlib.suppress(OSError):
-            os.close(self._sock.detach())
+            posix.close(self._sock.detach())
 
 
 def _credentials(login: Login) -> tuple[str | None, str | None]:

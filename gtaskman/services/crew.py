@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
+import posix
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,7 +99,7 @@ class Crew:
             # Nobody waits for it any more; it may even have ended already.
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
+            posix.close(pidfd)
             return
         self._by_pid[pid] = instance
         instance.is_up(pid, pidfd, self._on_ended)
