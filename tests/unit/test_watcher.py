@@ -85,6 +85,15 @@ def test_an_exception_is_logged_once_and_the_callback_called_again(make_reader, 
     assert messages == ["a pipe of the test: handling what came has failed; it is tried again"]
 
 
+@pytest.fixture
+def raising_sigint():
+    """SIGINT raises KeyboardInterrupt, whatever an earlier test has set."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("raising_sigint")
 def test_a_signal_handler_that_raises_before_the_first_instruction(make_reader) -> None:
     reader = make_reader()
     send = ctypes.PyDLL(None)["raise"]  # unlike signal.raise_signal it leaves the handler pending
