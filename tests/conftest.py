@@ -10,6 +10,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+PROCESSES = 3  # that run the whole suite
 TESTS = Path(__file__).resolve().parent
 for _each in (TESTS, TESTS / "process"):
     if str(_each) not in sys.path:
@@ -22,15 +23,15 @@ import gtaskman  # noqa: E402 - likewise
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    """Run the whole suite in two processes, where pytest-xdist is there and nothing else was said.
+    """Run the whole suite in several processes, where pytest-xdist is there and nothing was said.
 
-    Most of it waits for processes and servers: it takes half the time.
+    Most of it waits for processes and servers: two cores have time for three.
     """
     in_worker = hasattr(config, "workerinput")
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if whole and not in_worker and getattr(config.option, "numprocesses", 1) is None:
-        config.option.numprocesses = 2
-        config.option.tx = ["popen"] * 2
+        config.option.numprocesses = PROCESSES
+        config.option.tx = ["popen"] * PROCESSES
         config.option.dist = "loadfile"
 
 
