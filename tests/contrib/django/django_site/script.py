@@ -42,7 +42,9 @@ def jobs():
 
     results = [job.enqueue(*args) for job, *args in ((jobs.titles,), (jobs.coroutine, 21))]
     for result in results:
-        default.manager().handle(result.id).wait(30)
+        handle = default.manager().handle(result.id)
+        if handle is not None:  # else it has ended already
+            handle.wait(30)
         result.refresh()
     return [result.return_value for result in results]
 
