@@ -63,7 +63,8 @@ SCRIPT = """
 
         if hasattr(double, "enqueue"):
             result = double.enqueue(21)
-            default.manager().handle(result.id).wait(40)
+            handle = default.manager().handle(result.id)
+            assert handle is None or handle.wait(40)
             result.refresh()
             value, pid = result.return_value
         else:
