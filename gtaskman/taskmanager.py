@@ -303,7 +303,9 @@ class TaskManager:
             steps.callback(pool.close, self.config.kill_grace)
             self._begin_drain()
             if not self._drain():
-                for job in list(self._jobs.values()):
+                # The latest first: what a worker holds ahead is cancelled before what it runs, or
+                # it would begin that in between.
+                for job in reversed(list(self._jobs.values())):
                     self._give_up(job)
                 self._stop_at = time.monotonic() + self.config.kill_grace
                 self._drain()
