@@ -326,7 +326,8 @@ def a_dead_letter(background):
         again = manager.retry(first.id)
         assert again.id == first.id
         assert again is not first
-        assert manager.handle(first.id) is again
+        found = manager.handle(first.id)
+        assert found is again or (found is None and again.done())  # it may have ended by now
         assert manager.dead() == []
         assert again.get(timeout=PATIENCE) == 1000
         assert (again.report.attempt, again.report.created_at) == (1, report.created_at)
