@@ -105,24 +105,40 @@ START
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
-def test_an_application_that_gives_up_its_rights_after_the_start(run):
+def test_an_application_that_gives_up_its_rights_after_the_start(run, tmp_path):
+    # The tasks are in a module: afterwards the application may not be able to read its own file.
+    (tmp_path / "spinning.py").write_text(
+        """
+import gtaskman
+
+@gtaskman.task
+def spin():
+    while True:
+        pass
+
+@gtaskman.task(timeout=0.2)
+def spin_for_a_moment():
+    while True:
+        pass
+"""
+    )
     main = """
 config = gtaskman.Configuration(max_processes=1, kill_grace=0.1)
 manager = gtaskman.TaskManager(config=config).start()
 assert manager.wait_ready(30)
 os.setuid(65534)
-task = manager.submit(gtaskman.task(timeout=0.2)(spin.definition.target))
+task = manager.submit(spinning.spin_for_a_moment)
 try:
     task.get(timeout=30)
 except gtaskman.TaskTimedOut:
     print("timed out")
-running = manager.submit(spin)
+running = manager.submit(spinning.spin)
 while running.report.status.value != "processing":
     gevent.sleep(0.01)
 manager.stop(0)
 print("stopped", running.report.status.value)
 """
-    code, output = run(main)
+    code, output = run(main, module="import spinning")
     assert (code, "timed out" in output, "stopped" in output) == (0, True, True), output
 
 
