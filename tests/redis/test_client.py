@@ -473,10 +473,11 @@ def test_reports_are_kept_for_as_long_as_was_agreed(scene, client):
         short = client.submit(sharing.double.with_options(result_ttl=60), 1)
         usual = client.submit(sharing.double, 2)
         assert client.wait([short, usual], PATIENCE)
-    let_pass(scene.ledger(), 59)
+    let_pass(scene.ledger(), 20)
     scene.manager(lease=1.0)
     assert client.submit(sharing.double, 3).get(PATIENCE) == 6
     assert client.report(short.id).result == 2
+    let_pass(scene.ledger(), 40)
     wait_until(lambda: client.report(short.id) is None)
     assert client.report(usual.id).result == 4
     assert short.get() == 2, "whoever holds it has it"
