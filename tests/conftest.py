@@ -10,7 +10,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-PROCESSES = 3  # that run the whole suite
+PROCESSES = 2  # that run the whole suite
 TESTS = Path(__file__).resolve().parent
 for _each in (TESTS, TESTS / "process"):
     if str(_each) not in sys.path:
@@ -25,7 +25,7 @@ import gtaskman  # noqa: E402 - likewise
 def pytest_configure(config):
     """Run the whole suite in several processes, where pytest-xdist is there and nothing was said.
 
-    Most of it waits for processes and servers: two cores have time for three.
+    Most of it waits for processes and servers: two at a time on two cores.
     """
     in_worker = hasattr(config, "workerinput")
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
